@@ -1,2 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The words of the network: node, endpoint, address, identity.
+//!
+//! Values of these types are valid by construction: what comes from Kubernetes, the kernel or a container runtime is
+//! parsed where it enters, and the rest of the program never checks it again.
+//!
+//! There is no Kubernetes type here and no knowledge of how anything is stored or sent. Start from [`Node`] and
+//! [`Endpoint`].
+
+mod endpoint;
+mod family;
+mod mac;
+mod node;
+
+pub use endpoint::{Endpoint, EndpointId, ParseEndpointIdError, Pod, PodRef};
+pub use family::Family;
+pub use mac::{Mac, ParseMacError};
+pub use node::Node;
+
+/// An address of either family.
+pub type Addr = std::net::IpAddr;

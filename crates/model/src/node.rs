@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Nodes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::Family;
+
+/// A node of the cluster as far as the network cares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name in Kubernetes.
+    pub name: String,
+    /// Its addresses on the underlay (`InternalIP`), in the order that Kubernetes gives.
+    pub addresses: Vec<IpAddr>,
+    /// Where its pods' addresses come from; network addresses, without host bits.
+    pub pod_cidrs: Vec<IpNet>,
+}
+
+impl Node {
+    /// The node's first underlay address of a family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .copied()
+            .find(|addr| Family::of(addr) == family)
+    }
+}

@@ -1,3 +1,37 @@
-// SPDX-License-Identifier: Apache-2.0
-//! Map rows, events, drop reasons and packet arithmetic shared by the kernel and user sides.
-#![no_std]
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! What the eBPF programs and user space say to each other: map rows, events, drop reasons and load-time
+//! configuration; and the packet arithmetic that both sides (and the tests) run, as pure functions.
+//!
+//! It does no I/O, holds no state and allocates nothing. Rows are plain bytes: every bit pattern is valid, none has
+//! padding (the derives of `zerocopy` refuse it), and `testdata/abi.txt` holds their layout. A changed row of a
+//! pinned map changes the map's name.
+//!
+//! Begin at [`Endpoint`] and [`CtEntry`], the two rows that each packet meets.
+
+#![cfg_attr(not(test), no_std)]
+
+#[macro_use]
+mod row;
+
+mod addr;
+pub mod checksum;
+pub mod config;
+pub mod ct;
+pub mod drop;
+mod endpoint;
+pub mod event;
+pub mod maps;
+pub mod metrics;
+pub mod packet;
+
+#[cfg(test)]
+mod abi_test;
+
+pub use addr::{Addr, Be16, Mac};
+pub use config::NodeConfig;
+pub use ct::{CtEntry, CtKey, Tuple};
+pub use drop::Reason;
+pub use endpoint::Endpoint;
+pub use event::DropEvent;
+pub use metrics::{Counter, Direction};
+pub use row::{Field, Row};

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! The layout of everything that crosses the kernel boundary, against the golden file.
+
+use std::fmt::Write as _;
+
+use crate::{Counter, CtEntry, CtKey, DropEvent, Endpoint, NodeConfig, Reason, Row, maps};
+
+const GOLDEN: &str = include_str!("../testdata/abi.txt");
+
+#[test]
+fn the_layout_is_the_golden_one() {
+    let mut abi = String::new();
+    for map in maps::ALL {
+        let maps::Spec {
+            name,
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+        } = map;
+        writeln!(
+            abi,
+            "map {name} {kind:?} key={key_size} value={value_size} max={max_entries}"
+        )
+        .unwrap();
+    }
+    row::<Endpoint>(&mut abi);
+    row::<CtKey>(&mut abi);
+    row::<CtEntry>(&mut abi);
+    row::<Counter>(&mut abi);
+    row::<DropEvent>(&mut abi);
+    row::<NodeConfig>(&mut abi);
+    for reason in Reason::ALL {
+        writeln!(abi, "reason {} {reason}", reason.0).unwrap();
+    }
+    assert!(
+        abi == GOLDEN,
+        "the layout changed. A changed row of a pinned map takes a new map name; then write this to \
+         crates/datapath-common/testdata/abi.txt:\n{abi}"
+    );
+}
+
+fn row<R: Row>(abi: &mut String) {
+    writeln!(
+        abi,
+        "row {} size={} align={}",
+        R::NAME,
+        size_of::<R>(),
+        align_of::<R>()
+    )
+    .unwrap();
+    for field in R::FIELDS {
+        writeln!(abi, "    {:>3} {:>3} {}", field.offset, field.size, field.name).unwrap();
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! What the datapath knows of an address of this node.
+
+use crate::Mac;
+
+row! {
+    /// A row of `endpoints`, found by address: a local pod, or one of the node's own addresses
+    /// ([`HOST`](Endpoint::HOST)).
+    ///
+    /// One row serves both ends: as a destination it says where to deliver, as a source it says who may send.
+    pub struct Endpoint: 32 {
+        /// The host end of the pod's veth; 0 for the node itself.
+        pub ifindex: u32,
+        /// Numbers the endpoint on this node, for events.
+        pub id: u32,
+        /// The pod's own Ethernet address.
+        pub mac: Mac,
+        /// Of [`HOST`](Endpoint::HOST).
+        pub flags: u16,
+        /// Of the pod's labels; 0 while there is no policy.
+        pub identity: u64,
+        /// The policy set shared by endpoints with equal policy; 0 is none.
+        pub policy: u32,
+        /// Zero.
+        pub _reserved: u32,
+    }
+}
+
+impl Endpoint {
+    /// The address is the node's own: packets to it belong to the host's stack.
+    pub const HOST: u16 = 1;
+
+    /// A local pod behind the host end `ifindex`.
+    #[must_use]
+    pub const fn pod(ifindex: u32, mac: Mac) -> Self {
+        Self {
+            ifindex,
+            id: 0,
+            mac,
+            flags: 0,
+            identity: 0,
+            policy: 0,
+            _reserved: 0,
+        }
+    }
+
+    /// An address of the node itself.
+    #[must_use]
+    pub const fn host() -> Self {
+        Self {
+            flags: Self::HOST,
+            ..Self::pod(0, Mac([0; 6]))
+        }
+    }
+
+    /// Whether the address is the node's own.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        self.flags & Self::HOST != 0
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Names, shapes and limits of the pinned maps, as both sides must agree on them.
+
+use crate::metrics::METRICS_LEN;
+use crate::{Addr, Counter, CtEntry, CtKey, Endpoint};
+
+/// The kind of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `BPF_MAP_TYPE_HASH`.
+    Hash,
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
+    PerCpuArray,
+    /// `BPF_MAP_TYPE_RINGBUF`.
+    RingBuf,
+}
+
+/// What a pinned map looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The name, also of the pin and of the static in the eBPF object.
+    pub name: &'static str,
+    /// The map's type.
+    pub kind: Kind,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Rows; for the ring buffer, bytes. What the object says; the loader may choose another for those that a
+    /// setting governs.
+    pub max_entries: u32,
+}
+
+/// Local pods and the node's own addresses.
+pub const ENDPOINTS: Spec = hash::<Addr, Endpoint>("endpoints", 16_384);
+/// Connections.
+pub const CONNTRACK: Spec = hash::<CtKey, CtEntry>("conntrack", 262_144);
+/// Packets and bytes by reason and direction.
+pub const METRICS: Spec = Spec {
+    kind: Kind::PerCpuArray,
+    ..hash::<u32, Counter>("metrics", METRICS_LEN)
+};
+/// Dropped packets.
+pub const EVENTS: Spec = Spec {
+    name: "events",
+    kind: Kind::RingBuf,
+    key_size: 0,
+    value_size: 0,
+    max_entries: 1 << 20,
+};
+
+/// Every pinned map.
+pub const ALL: [Spec; 4] = [ENDPOINTS, CONNTRACK, METRICS, EVENTS];
+
+#[expect(clippy::cast_possible_truncation, reason = "rows have fewer than 2^32 bytes")]
+const fn hash<K, V>(name: &'static str, max_entries: u32) -> Spec {
+    let (key_size, value_size) = (size_of::<K>() as u32, size_of::<V>() as u32);
+    Spec {
+        name,
+        kind: Kind::Hash,
+        key_size,
+        value_size,
+        max_entries,
+    }
+}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's configuration and the types of the agent socket.
 //!
-//! [`agent`] holds what the agent answers on its socket and what the command line shows. Nothing here does
-//! anything: no sockets and no kernel.
+//! [`config::Config`] is what an operator decides, checked. [`agent`] is what the agent answers on its socket and
+//! what the command line shows. Nothing here acts: no file is opened, no environment read, no socket made.
 
 pub mod agent;
+pub mod config;

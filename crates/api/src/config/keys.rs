@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The list of settings.
+
+/// A setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name in the file, such as `cni.confDir`.
+    pub path: &'static str,
+    /// Its default, as text.
+    pub default: &'static str,
+    /// What to write for the value in a help text.
+    pub value: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// The name of its flag without the dashes, such as `cni-conf-dir`.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        let mut flag = String::with_capacity(self.path.len() + 4);
+        for letter in self.path.chars() {
+            match letter {
+                '.' => flag.push('-'),
+                upper if upper.is_ascii_uppercase() => {
+                    flag.push('-');
+                    flag.push(upper.to_ascii_lowercase());
+                }
+                other => flag.push(other),
+            }
+        }
+        flag
+    }
+
+    /// The name of its environment variable, such as `THALWEG_CNI_CONF_DIR`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!(
+            "{VARIABLE_PREFIX}{}",
+            self.flag().replace('-', "_").to_ascii_uppercase()
+        )
+    }
+
+    /// The setting of this name.
+    #[must_use]
+    pub fn find(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+}
+
+/// What the names of our environment variables begin with.
+pub(super) const VARIABLE_PREFIX: &str = "THALWEG_";
+
+const fn key(path: &'static str, default: &'static str, value: &'static str, meaning: &'static str) -> Key {
+    Key {
+        path,
+        default,
+        value,
+        meaning,
+    }
+}
+
+/// All settings.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("nodeName", "", "NAME", "This node's name in Kubernetes; by default the machine's name"),
+    key("lab", "", "NAME", "The lab that this node belongs to; shown in status and logs"),
+    key("kubeconfig", "", "FILE", "How to reach Kubernetes; by default the pod's service account"),
+    key("routingMode", "native", "MODE", "How pods' packets get to other nodes: native"),
+    key("ipam.mode", "kubernetes", "MODE", "Where pod addresses come from: kubernetes (Node.spec.podCIDRs)"),
+    key("devices", "", "LIST", "The devices towards other nodes; by default those with the node's addresses or a default route"),
+    key("mtu", "0", "BYTES", "The packet size of pods; 0 takes it from the underlay"),
+    key("autoDirectNodeRoutes", "auto", "WHICH", "Routes to other nodes' pods: auto (nodes on the same segment) or off"),
+    key("cni.confDir", "/etc/cni/net.d", "DIR", "Where the container runtime looks for network configurations"),
+    key("cni.binDir", "/opt/cni/bin", "DIR", "Where the container runtime looks for plugins"),
+    key("cni.socket", "", "FILE", "Where the plugin finds the agent; by default cni.sock in runDir"),
+    key("cni.removeConfOnExit", "false", "BOOL", "Whether a stopping agent takes its network configuration away"),
+    key("runDir", "/run/thalweg", "DIR", "Where sockets, the lock and queued deletions are"),
+    key("bpffs", "/sys/fs/bpf", "DIR", "Where the BPF filesystem is mounted"),
+    key("conntrack.maxEntries", "0", "COUNT", "How many connections are tracked; 0 derives it from the machine's memory"),
+    key("conntrack.gcIntervalSeconds", "10", "SECONDS", "The time between two collections of expired connections"),
+    key("conntrack.timeouts.synSeconds", "60", "SECONDS", "When a silent TCP connection expires that was not established"),
+    key("conntrack.timeouts.establishedSeconds", "21600", "SECONDS", "When a silent established TCP connection expires"),
+    key("conntrack.timeouts.closingSeconds", "10", "SECONDS", "When a closed or reset TCP connection expires"),
+    key("conntrack.timeouts.udpSeconds", "30", "SECONDS", "When an unanswered UDP exchange expires"),
+    key("conntrack.timeouts.udpRepliedSeconds", "180", "SECONDS", "When an answered UDP exchange expires"),
+    key("conntrack.timeouts.icmpSeconds", "30", "SECONDS", "When an ICMP echo expires"),
+    key("events.ringBytes", "1048576", "BYTES", "The size of the ring that carries events from the kernel"),
+    key("metricsAddress", "", "ADDR", "Where /metrics is served over TCP, such as 127.0.0.1:9964; by default nowhere"),
+    key("log.level", "info", "LEVEL", "What is logged: error, warn, info, debug or trace"),
+    key("log.format", "text", "FORMAT", "How it is logged: text or json"),
+];

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The agent's configuration: one value, checked once, handed on by value.
+//!
+//! Settings come from flags, the environment (`THALWEG_…`), a YAML file and defaults, in this order of precedence.
+//! [`Config::load`] looks at all of them, reports everything that is wrong at once, and remembers where each value
+//! came from. The settings themselves are listed in [`KEYS`].
+
+mod keys;
+mod layers;
+mod parse;
+mod problem;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use keys::{KEYS, Key};
+pub use layers::{File, Source};
+pub use problem::{ConfigError, Problem};
+
+use layers::{Layers, Raw};
+use parse::Parsed;
+
+/// The file that is read when no other is named.
+pub const DEFAULT_FILE: &str = "/etc/thalweg/config.yaml";
+
+/// The largest configuration file.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// The longest path of a Unix socket: `sun_path` without its terminating zero.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// How pods' packets get to other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoutingMode {
+    /// The network between the nodes carries pod addresses.
+    #[default]
+    Native,
+}
+
+/// Where pod addresses come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IpamMode {
+    /// `Node.spec.podCIDRs`.
+    #[default]
+    Kubernetes,
+}
+
+/// Which other nodes get a route of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectNodeRoutes {
+    /// Those on a segment with this node; the network knows the way to the others.
+    #[default]
+    Auto,
+    /// None: the network knows the way to all of them.
+    Off,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs, one object per line.
+    Json,
+}
+
+/// What is worth a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names are the usual ones")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The agent's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name in Kubernetes.
+    pub node_name: String,
+    /// The lab that this node belongs to; empty on a real one.
+    pub lab: String,
+    /// How to reach Kubernetes; nothing for the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// How pods' packets get to other nodes.
+    pub routing_mode: RoutingMode,
+    /// Where pod addresses come from.
+    pub ipam_mode: IpamMode,
+    /// The devices towards other nodes; empty to find them.
+    pub devices: Vec<String>,
+    /// The packet size of pods; nothing to take it from the underlay.
+    pub mtu: Option<u32>,
+    /// The container runtime's side.
+    pub cni: Cni,
+    /// Where sockets, lock and queued deletions are.
+    pub run_dir: PathBuf,
+    /// Where the BPF filesystem is mounted.
+    pub bpffs: PathBuf,
+    /// Connection tracking.
+    pub conntrack: Conntrack,
+    /// The size of the ring that carries events from the kernel.
+    pub event_ring_bytes: u32,
+    /// Where `/metrics` is served over TCP; nothing for the Unix socket only.
+    pub metrics_address: Option<SocketAddr>,
+    /// What is worth a log line.
+    pub log_level: LogLevel,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Which other nodes get a route of their own.
+    pub direct_node_routes: DirectNodeRoutes,
+    /// Every setting as it is in force, in the order of [`KEYS`].
+    pub effective: Vec<Effective>,
+    /// Things that are probably mistakes.
+    pub warnings: Vec<String>,
+}
+
+/// The container runtime's side.
+#[derive(Clone, Debug)]
+pub struct Cni {
+    /// Where the container runtime looks for network configurations.
+    pub conf_dir: PathBuf,
+    /// Where the container runtime looks for plugins.
+    pub bin_dir: PathBuf,
+    /// Where the plugin finds the agent.
+    pub socket: PathBuf,
+    /// Whether a stopping agent takes its network configuration away, so that no pod is started without it.
+    pub remove_conf_on_exit: bool,
+}
+
+/// Connection tracking.
+#[derive(Clone, Debug)]
+pub struct Conntrack {
+    /// How many connections fit; nothing to derive it from the machine's memory.
+    pub max_entries: Option<u32>,
+    /// The time between two collections of expired connections.
+    pub gc_interval: Duration,
+    /// When silent connections expire.
+    pub timeouts: ConntrackTimeouts,
+}
+
+/// When silent connections expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConntrackTimeouts {
+    /// TCP, not yet established.
+    pub syn: Duration,
+    /// TCP, established.
+    pub established: Duration,
+    /// TCP, being closed or reset.
+    pub closing: Duration,
+    /// UDP and others, unanswered.
+    pub udp: Duration,
+    /// UDP and others, answered.
+    pub udp_replied: Duration,
+    /// ICMP echo.
+    pub icmp: Duration,
+}
+
+/// A setting as it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// Its key.
+    pub key: &'static str,
+    /// Its value as text.
+    pub value: String,
+    /// Where the value came from.
+    pub source: Source,
+}
+
+/// Everything that settings can come from.
+#[derive(Debug, Default)]
+pub struct Inputs<'a> {
+    /// The configuration file, if there is one.
+    pub file: Option<File<'a>>,
+    /// The environment; names that do not start with `THALWEG_` are ignored.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Keys and values of flags.
+    pub flags: Vec<(&'static str, String)>,
+    /// The machine's name: the default of `nodeName`.
+    pub hostname: Option<&'a str>,
+}
+
+impl Config {
+    /// Reads, checks and combines all settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong: key, value, where it came from, what is expected and what to do.
+    pub fn load(inputs: Inputs<'_>) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let layers = Layers::collect(inputs, &mut problems);
+        let mut take = Take {
+            layers,
+            effective: Vec::new(),
+            problems,
+        };
+        let mut config = build(&mut take);
+        check_sockets(&config, &mut take);
+        if take.problems.is_empty() {
+            take.effective
+                .sort_by_key(|effective| KEYS.iter().position(|key| key.path == effective.key));
+            config.effective = take.effective;
+            config.warnings = take.layers.warnings;
+            Ok(config)
+        } else {
+            Err(ConfigError {
+                problems: take.problems,
+            })
+        }
+    }
+
+    /// Reads and checks the content of a configuration file alone.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_yaml(content: &[u8]) -> Result<Self, ConfigError> {
+        let file = File {
+            path: Path::new(DEFAULT_FILE),
+            content,
+        };
+        Self::load(Inputs {
+            file: Some(file),
+            hostname: Some("localhost"),
+            ..Inputs::default()
+        })
+    }
+
+    /// Where a setting came from.
+    #[must_use]
+    pub fn source(&self, key: &str) -> &Source {
+        self.effective
+            .iter()
+            .find(|effective| effective.key == key)
+            .map_or(&Source::Default, |found| &found.source)
+    }
+
+    /// The settings in force as a configuration file, each with where it came from.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let line = |effective: &Effective| {
+            let value = serde_json::Value::from(effective.value.as_str());
+            format!("{}: {value}  # {}\n", effective.key, effective.source)
+        };
+        self.effective.iter().map(line).collect()
+    }
+
+    /// Where the agent's own socket is.
+    #[must_use]
+    pub fn agent_socket(&self) -> PathBuf {
+        self.run_dir.join(crate::agent::SOCKET_NAME)
+    }
+}
+
+fn build(take: &mut Take) -> Config {
+    let run_dir: PathBuf = take.value("runDir", parse::path);
+    Config {
+        node_name: take.value("nodeName", parse::node_name),
+        lab: take.value("lab", parse::label),
+        kubeconfig: take.value("kubeconfig", parse::optional_path),
+        routing_mode: take.value("routingMode", |raw| {
+            parse::one_of(raw, &[("native", RoutingMode::Native)])
+        }),
+        ipam_mode: take.value("ipam.mode", |raw| {
+            parse::one_of(raw, &[("kubernetes", IpamMode::Kubernetes)])
+        }),
+        devices: take.value("devices", parse::devices),
+        mtu: take.value("mtu", |raw| parse::zero_or(raw, 1280..=65535)),
+        cni: Cni {
+            conf_dir: take.value("cni.confDir", parse::path),
+            bin_dir: take.value("cni.binDir", parse::path),
+            socket: take
+                .value("cni.socket", parse::optional_path)
+                .unwrap_or_else(|| run_dir.join("cni.sock")),
+            remove_conf_on_exit: take.value("cni.removeConfOnExit", parse::boolean),
+        },
+        run_dir,
+        bpffs: take.value("bpffs", parse::path),
+        conntrack: Conntrack {
+            max_entries: take.value("conntrack.maxEntries", |raw| parse::zero_or(raw, 16..=1 << 24)),
+            gc_interval: take.value("conntrack.gcIntervalSeconds", |raw| parse::seconds(raw, 1..=3600)),
+            timeouts: timeouts(take),
+        },
+        event_ring_bytes: take.value("events.ringBytes", parse::ring_bytes),
+        metrics_address: take.value("metricsAddress", parse::optional_socket_address),
+        log_level: take.value("log.level", |raw| parse::one_of(raw, LOG_LEVELS)),
+        log_format: take.value("log.format", |raw| parse::one_of(raw, LOG_FORMATS)),
+        direct_node_routes: take.value("autoDirectNodeRoutes", |raw| {
+            parse::one_of(raw, DIRECT_NODE_ROUTES)
+        }),
+        effective: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn timeouts(take: &mut Take) -> ConntrackTimeouts {
+    let mut seconds = |key| take.value(key, |raw| parse::seconds(raw, 1..=30 * 86400));
+    ConntrackTimeouts {
+        syn: seconds("conntrack.timeouts.synSeconds"),
+        established: seconds("conntrack.timeouts.establishedSeconds"),
+        closing: seconds("conntrack.timeouts.closingSeconds"),
+        udp: seconds("conntrack.timeouts.udpSeconds"),
+        udp_replied: seconds("conntrack.timeouts.udpRepliedSeconds"),
+        icmp: seconds("conntrack.timeouts.icmpSeconds"),
+    }
+}
+
+const LOG_LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const DIRECT_NODE_ROUTES: &[(&str, DirectNodeRoutes)] =
+    &[("auto", DirectNodeRoutes::Auto), ("off", DirectNodeRoutes::Off)];
+
+fn check_sockets(config: &Config, take: &mut Take) {
+    for (key, path) in [
+        ("runDir", config.agent_socket()),
+        ("cni.socket", config.cni.socket.clone()),
+    ] {
+        if path.as_os_str().len() > SOCKET_PATH_MAX {
+            let expected = format!("a path that makes a socket name of at most {SOCKET_PATH_MAX} bytes");
+            take.refuse(key, expected);
+        }
+    }
+}
+
+/// Takes one setting after the other out of the layers.
+struct Take {
+    layers: Layers,
+    effective: Vec<Effective>,
+    problems: Vec<Problem>,
+}
+
+impl Take {
+    /// A setting's value. One that is wrong is noted, and the type's default stands in until all have been looked at.
+    fn value<T: Default>(&mut self, path: &'static str, parse: impl Fn(&Raw) -> Parsed<T>) -> T {
+        let (raw, source) = self.layers.winner(path);
+        self.effective.push(Effective {
+            key: path,
+            value: raw.to_string(),
+            source,
+        });
+        parse(&raw).unwrap_or_else(|expected| {
+            self.refuse(path, expected);
+            T::default()
+        })
+    }
+
+    fn refuse(&mut self, key: &str, expected: String) {
+        let Some(effective) = self.effective.iter().find(|effective| effective.key == key) else {
+            return;
+        };
+        self.problems.push(Problem::Value {
+            key: effective.key,
+            value: effective.value.clone(),
+            source: effective.source.clone(),
+            expected,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,7 @@ pub(super) fn fetch(kernel: &Kernel, dir: &Path, refresh: bool) -> Result<Files>
         suite.unpack(&packages, &root)?;
         fs::write(home.join(COMPLETE), packages.join("\n"))?;
     }
-    let vmlinuz = find(&root, &|name| name.starts_with("vmlinuz-"));
+    let vmlinuz = find(&root, &|name| name == "vmlinuz" || name.starts_with("vmlinuz-"));
     let modules = ["lib/modules", "usr/lib/modules"]
         .map(|dir| root.join(dir))
         .into_iter()

@@ -1,2 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Kubernetes watches into tables, status out.
+//!
+//! [`connect`] makes a client, [`watch_nodes`] and [`watch_pods`] keep a table equal to what the API says and never
+//! give up. Objects become values of `model` here, with as little as possible kept of them on the way: of a Node of
+//! twenty kilobytes we need its name, its addresses and its pod CIDRs.
+//!
+//! Nothing here decides anything. An object that cannot be understood is reported in the [`WatchStatus`] and skipped;
+//! what was known of it before stays.
+
+mod client;
+mod objects;
+mod watch;
+
+pub use client::{Api, ConnectError, connect};
+pub use watch::{WatchStatus, watch_nodes, watch_pods};

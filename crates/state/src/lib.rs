@@ -9,9 +9,11 @@
 //! It is not a database: no queries, no secondary indexes, no transactions over several tables, nothing on disk.
 
 mod reconcile;
+mod rows;
 mod table;
 
 pub use reconcile::{Backoff, Reconciler, Report, RowStatus, Status, Target};
+pub use rows::PodKey;
 pub use table::{Change, Reader, Revision, Row, Snapshot, Table, Writer, table};
 
 #[cfg(test)]

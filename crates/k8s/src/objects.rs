@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The little that we read of Kubernetes objects, and what becomes of it.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use model::{Node, Pod, PodRef};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use state::{PodKey, Row};
+
+/// Why an object was skipped.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ObjectError {
+    #[error("{field} is {value:?}, which is not {expected}")]
+    Value {
+        field: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("{0} has an unexpected shape")]
+    Shape(&'static str),
+    #[error("it has no {0}")]
+    Missing(&'static str),
+}
+
+/// A field that does not spoil the whole list when it has the wrong shape.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Lenient<T> {
+    Good(T),
+    Broken(IgnoredAny),
+}
+
+impl<T: Default> Default for Lenient<T> {
+    fn default() -> Self {
+        Self::Good(T::default())
+    }
+}
+
+impl<T> Lenient<T> {
+    fn get(self, field: &'static str) -> Result<T, ObjectError> {
+        match self {
+            Self::Good(value) => Ok(value),
+            Self::Broken(_) => Err(ObjectError::Shape(field)),
+        }
+    }
+}
+
+/// A row that an object becomes.
+pub(crate) trait Parse: Row {
+    type Object: Resource<DynamicType = ()>;
+
+    fn key_of(meta: &ObjectMeta) -> Self::Key;
+    fn parse(object: Self::Object) -> Result<Self, ObjectError>;
+}
+
+/// What we read of a Node.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NodeObject {
+    #[serde(default)]
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct NodeSpec {
+    #[serde(rename = "podCIDR", default)]
+    pod_cidr: Lenient<Option<String>>,
+    #[serde(rename = "podCIDRs", default)]
+    pod_cidrs: Lenient<Option<Vec<String>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct NodeStatus {
+    #[serde(default)]
+    addresses: Lenient<Option<Vec<NodeAddress>>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+/// What we read of a Pod.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PodObject {
+    #[serde(default)]
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PodSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PodSpec {
+    #[serde(rename = "hostNetwork", default)]
+    host_network: Lenient<Option<bool>>,
+}
+
+impl Parse for Node {
+    type Object = NodeObject;
+
+    fn key_of(meta: &ObjectMeta) -> String {
+        meta.name.clone().unwrap_or_default()
+    }
+
+    fn parse(object: NodeObject) -> Result<Self, ObjectError> {
+        let name = object
+            .metadata
+            .name
+            .ok_or(ObjectError::Missing("metadata.name"))?;
+        let mut cidrs = object.spec.pod_cidrs.get("spec.podCIDRs")?.unwrap_or_default();
+        if cidrs.is_empty() {
+            cidrs.extend(
+                object
+                    .spec
+                    .pod_cidr
+                    .get("spec.podCIDR")?
+                    .filter(|cidr| !cidr.is_empty()),
+            );
+        }
+        let addresses = object
+            .status
+            .addresses
+            .get("status.addresses")?
+            .unwrap_or_default();
+        let internal = addresses
+            .into_iter()
+            .filter(|address| address.kind == "InternalIP");
+        Ok(Self {
+            name,
+            addresses: internal
+                .map(|address| parse_address(address.address))
+                .collect::<Result<_, _>>()?,
+            pod_cidrs: cidrs.into_iter().map(parse_cidr).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn parse_address(value: String) -> Result<IpAddr, ObjectError> {
+    match value.parse::<IpAddr>() {
+        Ok(addr) if !addr.is_unspecified() && !addr.is_multicast() => Ok(addr),
+        _ => Err(ObjectError::Value {
+            field: "status.addresses",
+            value,
+            expected: "an address of a machine",
+        }),
+    }
+}
+
+fn parse_cidr(value: String) -> Result<IpNet, ObjectError> {
+    match value.parse::<IpNet>() {
+        Ok(net) if net.prefix_len() > 0 && !net.addr().is_multicast() => Ok(net.trunc()),
+        _ => Err(ObjectError::Value {
+            field: "spec.podCIDRs",
+            value,
+            expected: "a network such as 10.244.1.0/24",
+        }),
+    }
+}
+
+impl Parse for Pod {
+    type Object = PodObject;
+
+    fn key_of(meta: &ObjectMeta) -> PodKey {
+        let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+        PodKey {
+            namespace: namespace.unwrap_or_default(),
+            name: name.unwrap_or_default(),
+        }
+    }
+
+    fn parse(object: PodObject) -> Result<Self, ObjectError> {
+        let metadata = object.metadata;
+        Ok(Self {
+            pod: PodRef {
+                namespace: metadata
+                    .namespace
+                    .ok_or(ObjectError::Missing("metadata.namespace"))?,
+                name: metadata.name.ok_or(ObjectError::Missing("metadata.name"))?,
+                uid: metadata.uid.unwrap_or_default(),
+            },
+            labels: metadata.labels.unwrap_or_default(),
+            host_network: object.spec.host_network.get("spec.hostNetwork")?.unwrap_or(false),
+        })
+    }
+}
+
+/// Lets kube list and watch a slim type under the real type's name.
+macro_rules! stands_for {
+    ($slim:ty, $real:ty) => {
+        impl Resource for $slim {
+            type DynamicType = ();
+            type Scope = <$real as Resource>::Scope;
+
+            fn kind(dt: &()) -> Cow<'_, str> {
+                <$real as Resource>::kind(dt)
+            }
+            fn group(dt: &()) -> Cow<'_, str> {
+                <$real as Resource>::group(dt)
+            }
+            fn version(dt: &()) -> Cow<'_, str> {
+                <$real as Resource>::version(dt)
+            }
+            fn plural(dt: &()) -> Cow<'_, str> {
+                <$real as Resource>::plural(dt)
+            }
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+stands_for!(NodeObject, core::Node);
+stands_for!(PodObject, core::Pod);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_name_internal_addresses_and_pod_cidrs() {
+        let node = node(json!({
+            "metadata": {"name": "a", "managedFields": [{"manager": "kubelet"}]},
+            "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd74::1/64"], "taints": []},
+            "status": {
+                "addresses": [
+                    {"type": "Hostname", "address": "a.example"},
+                    {"type": "InternalIP", "address": "172.30.0.11"},
+                    {"type": "ExternalIP", "address": "192.0.2.1"},
+                    {"type": "InternalIP", "address": "fd74:77::11"},
+                ],
+                "images": [{"names": ["x"], "sizeBytes": 1}],
+            },
+        }))
+        .unwrap();
+        assert_eq!(node.name, "a");
+        assert_eq!(
+            node.addresses,
+            ["172.30.0.11", "fd74:77::11"].map(|addr| addr.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(
+            node.pod_cidrs,
+            ["10.244.0.0/24", "fd74::/64"].map(|net| net.parse::<IpNet>().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_node_without_spec_and_status_is_a_node_without_networks() {
+        let node = node(json!({"metadata": {"name": "a"}})).unwrap();
+        assert!(node.addresses.is_empty() && node.pod_cidrs.is_empty());
+        assert!(
+            self::node(json!({"metadata": {"name": "a"}, "spec": {"podCIDRs": null, "podCIDR": ""}})).is_ok()
+        );
+    }
+
+    #[test]
+    fn the_single_pod_cidr_counts_where_the_list_is_missing() {
+        let node = node(json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.244.0.0/24"}})).unwrap();
+        assert_eq!(node.pod_cidrs.len(), 1);
+    }
+
+    #[test]
+    fn a_broken_node_says_which_field_and_value() {
+        let broken = |spec: Value, addresses: Value| {
+            let object = json!({"metadata": {"name": "a"}, "spec": spec, "status": {"addresses": addresses}});
+            node(object).unwrap_err().to_string()
+        };
+        assert_eq!(
+            broken(json!({"podCIDRs": ["10.244.0.0/33"]}), json!([])),
+            "spec.podCIDRs is \"10.244.0.0/33\", which is not a network such as 10.244.1.0/24"
+        );
+        assert_eq!(
+            broken(json!({"podCIDRs": "x"}), json!([])),
+            "spec.podCIDRs has an unexpected shape"
+        );
+        assert!(broken(json!({"podCIDRs": ["0.0.0.0/0"]}), json!([])).contains("0.0.0.0/0"));
+        for address in ["", "0.0.0.0", "ff02::1", "a.example"] {
+            let error = broken(json!({}), json!([{"type": "InternalIP", "address": address}]));
+            assert!(error.starts_with("status.addresses is"), "{error}");
+        }
+        assert!(matches!(
+            node(json!({})),
+            Err(ObjectError::Missing("metadata.name"))
+        ));
+    }
+
+    #[test]
+    fn a_pod_keeps_its_name_labels_and_whether_it_is_on_the_host_network() {
+        let pod = pod(json!({
+            "metadata": {"name": "p", "namespace": "default", "uid": "u", "labels": {"app": "web"}},
+            "spec": {"hostNetwork": true, "containers": [{"name": "c"}]},
+        }))
+        .unwrap();
+        assert_eq!(pod.pod.to_string(), "default/p");
+        assert_eq!(
+            (pod.pod.uid.as_str(), pod.labels["app"].as_str(), pod.host_network),
+            ("u", "web", true)
+        );
+        assert!(self::pod(json!({"metadata": {"name": "p"}})).is_err());
+    }
+
+    fn node(object: Value) -> Result<Node, ObjectError> {
+        Node::parse(read(object))
+    }
+
+    fn pod(object: Value) -> Result<Pod, ObjectError> {
+        Pod::parse(read(object))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
+        serde_json::from_value(object).unwrap()
+    }
+}

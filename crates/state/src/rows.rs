@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What tells the model's things apart in tables.
+
+use model::{Endpoint, EndpointId, Node, Pod};
+
+use crate::Row;
+
+/// A pod by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Row for Node {
+    type Key = String;
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Pod {
+    type Key = PodKey;
+
+    fn key(&self) -> PodKey {
+        PodKey {
+            namespace: self.pod.namespace.clone(),
+            name: self.pod.name.clone(),
+        }
+    }
+}
+
+impl Row for Endpoint {
+    type Key = EndpointId;
+
+    fn key(&self) -> EndpointId {
+        self.id.clone()
+    }
+}

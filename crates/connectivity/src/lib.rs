@@ -1,2 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connectivity scenarios and performance runs over a Cluster trait.
+//! Connectivity scenarios and performance runs over a [`cluster::Cluster`] trait, and the load generator that both
+//! use inside pods.
+//!
+//! This crate knows no lab and prints nothing: the command line does.
+
+pub mod perf;

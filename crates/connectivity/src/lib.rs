@@ -4,4 +4,6 @@
 //!
 //! This crate knows no lab and prints nothing: the command line does.
 
+pub mod cluster;
+pub mod kube;
 pub mod perf;

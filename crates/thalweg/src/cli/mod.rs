@@ -1,15 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The verbs that ask a running agent.
+//! The verbs that ask running agents, and those that try the network out.
 
+mod agents;
+mod conntrack;
+mod endpoint;
+mod http;
+mod ipam;
+mod map;
+mod node;
+mod output;
+mod status;
+
+use std::io;
 use std::process::ExitCode;
 
 /// The verbs.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Verb {}
+pub(crate) enum Verb {
+    /// Show the state of all nodes on one screen
+    Status(status::Args),
+    /// Show the pods that are attached
+    #[command(visible_alias = "endpoints")]
+    Endpoint(endpoint::Args),
+    /// Show the nodes and the routes between them
+    #[command(visible_alias = "nodes")]
+    Node(node::Args),
+    /// Show the address pools and who has which address
+    Ipam(ipam::Args),
+    /// Show the BPF maps and what is in them
+    #[command(visible_alias = "maps")]
+    Map(map::Args),
+    /// Show the tracked connections
+    #[command(visible_alias = "ct")]
+    Conntrack(conntrack::Args),
+    /// Make load and ask questions from inside a pod
+    #[command(hide = true)]
+    Perf(connectivity::perf::args::Args),
+    /// Print what this node's agent answers to a request, such as /v1/status
+    #[command(hide = true)]
+    GetRaw(agents::RawArgs),
+}
 
 impl Verb {
     /// Runs the verb; the error, if any, says what to do.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        match self {}
+        match self {
+            Self::Status(args) => block_on(args.run()),
+            Self::Endpoint(args) => block_on(args.run()),
+            Self::Node(args) => block_on(args.run()),
+            Self::Ipam(args) => block_on(args.run()),
+            Self::Map(args) => block_on(args.run()),
+            Self::Conntrack(args) => block_on(args.run()),
+            Self::Perf(args) => {
+                args.run(&mut io::stdout().lock())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::GetRaw(args) => block_on(args.run()),
+        }
     }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

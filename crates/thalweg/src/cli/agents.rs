@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which agents a verb asks, and how: those of a lab by their sockets, those of a cluster by running this program in
+//! their pods, or the one on this node.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use connectivity::kube::{self as cluster, AgentPod};
+use futures::future::join_all;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{http, output};
+
+/// Where a node's agent listens.
+const SOCKET: &str = "/run/thalweg/agent.sock";
+/// Where labs are.
+const LABS: &str = "/run/thalweg-lab";
+
+/// Which agents to ask. Without any of these: the agents of the only running lab, or else the agent of this node.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Which agents")]
+pub(crate) struct AgentArgs {
+    /// The agents of this lab
+    #[arg(long, value_name = "NAME")]
+    lab: Option<String>,
+    /// The agents of the cluster that this file leads to
+    #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig, if not its current one
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
+    /// The namespace of the agents' pods
+    #[arg(long, value_name = "NAME", requires = "kubeconfig", default_value = cluster::AGENT_NAMESPACE)]
+    agent_namespace: String,
+    /// The agent of this node, by its socket
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lab", "kubeconfig"])]
+    socket: Option<PathBuf>,
+    /// Only the agent of this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+/// What one agent answered.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    /// The agent's node.
+    pub(crate) node: String,
+    /// The answer, or why there is none.
+    pub(crate) result: Result<T, String>,
+}
+
+/// An agent that did not answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Unreachable {
+    /// Its node.
+    pub(crate) node: String,
+    /// Why.
+    pub(crate) error: String,
+}
+
+/// The agents to ask.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    /// What they are together, for headings: `lab demo`.
+    pub(crate) title: String,
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    node: String,
+    via: Via,
+}
+
+#[derive(Debug)]
+enum Via {
+    Socket(PathBuf),
+    Pod(Box<AgentPod>),
+}
+
+impl AgentArgs {
+    /// Finds the agents.
+    pub(crate) async fn agents(&self) -> anyhow::Result<Agents> {
+        let mut agents = self.find().await?;
+        if let Some(node) = &self.node {
+            agents.members.retain(|member| &member.node == node);
+            if agents.members.is_empty() {
+                bail!(
+                    "{} has no node {node}; `thalweg node list` shows which there are",
+                    agents.title
+                );
+            }
+        }
+        Ok(agents)
+    }
+
+    async fn find(&self) -> anyhow::Result<Agents> {
+        if let Some(kubeconfig) = &self.kubeconfig {
+            return cluster_agents(kubeconfig, self.context.as_deref(), &self.agent_namespace).await;
+        }
+        if let Some(socket) = &self.socket {
+            return Ok(local(socket));
+        }
+        if let Some(lab) = &self.lab {
+            return lab_agents(lab);
+        }
+        match running_labs().as_slice() {
+            [lab] => lab_agents(lab),
+            [] if Path::new(SOCKET).exists() => Ok(local(Path::new(SOCKET))),
+            [] => bail!(
+                "no agent found: no lab is running ({LABS} is empty) and there is no {SOCKET}; start a lab with \
+                 `thalweg lab up`, or say where to look with --lab, --kubeconfig or --socket"
+            ),
+            several => bail!(
+                "several labs are running ({}); choose one with --lab NAME",
+                output::join(several.iter().map(String::as_str))
+            ),
+        }
+    }
+}
+
+fn local(socket: &Path) -> Agents {
+    let via = Via::Socket(socket.to_owned());
+    let node = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    Agents {
+        title: "this node".into(),
+        members: vec![Member {
+            node: node.unwrap_or_else(|| "-".into()),
+            via,
+        }],
+    }
+}
+
+/// The names of the labs that are there, whole or not.
+fn running_labs() -> Vec<String> {
+    directories(Path::new(LABS))
+}
+
+fn lab_agents(lab: &str) -> anyhow::Result<Agents> {
+    let nodes = Path::new(LABS).join(lab).join("nodes");
+    let members: Vec<_> = directories(&nodes)
+        .into_iter()
+        .map(|node| {
+            let socket = nodes.join(&node).join("run/thalweg/agent.sock");
+            Member {
+                node,
+                via: Via::Socket(socket),
+            }
+        })
+        .collect();
+    if members.is_empty() {
+        let running = running_labs();
+        bail!(
+            "there is no lab {lab} (looked in {}); running: {}",
+            nodes.display(),
+            output::join(running.iter().map(String::as_str))
+        );
+    }
+    Ok(Agents {
+        title: format!("lab {lab}"),
+        members,
+    })
+}
+
+fn directories(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+async fn cluster_agents(kubeconfig: &Path, context: Option<&str>, namespace: &str) -> anyhow::Result<Agents> {
+    let client = cluster::client(kubeconfig, context).await?;
+    let pods = cluster::agent_pods(&client, namespace).await?;
+    if pods.is_empty() {
+        bail!(
+            "no pods with the label {} in namespace {namespace}; is Thalweg installed in this cluster, in another \
+             namespace perhaps (--agent-namespace)?",
+            cluster::AGENT_LABEL
+        );
+    }
+    let members = pods
+        .into_iter()
+        .map(|pod| Member {
+            node: pod.node.clone(),
+            via: Via::Pod(Box::new(pod)),
+        })
+        .collect();
+    Ok(Agents {
+        title: format!("cluster of {}", kubeconfig.display()),
+        members,
+    })
+}
+
+impl Agents {
+    /// Asks all of them at once; answers in the order of the nodes.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Vec<Answer<T>> {
+        join_all(self.members.iter().map(|member| async {
+            let result = member.get(path).await.map_err(|error| format!("{error:#}"));
+            Answer {
+                node: member.node.clone(),
+                result,
+            }
+        }))
+        .await
+    }
+}
+
+impl Member {
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let body = match &self.via {
+            Via::Socket(socket) => http::get(socket, path).await?.to_vec(),
+            Via::Pod(pod) => pod.run(&["thalweg", "get-raw", path]).await?,
+        };
+        serde_json::from_slice(&body)
+            .with_context(|| format!("{path} was answered in a way that this version does not understand"))
+    }
+}
+
+/// `thalweg get-raw`
+#[derive(Debug, clap::Args)]
+pub(crate) struct RawArgs {
+    /// The path, with its query
+    path: String,
+    /// The agent's socket
+    #[arg(long, value_name = "FILE", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl RawArgs {
+    /// Prints the answer as it comes.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let body = http::get(&self.socket, &self.path).await?;
+        output::print(&String::from_utf8_lossy(&body))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

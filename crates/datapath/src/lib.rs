@@ -1,5 +1,164 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loads, attaches, pins and reads the eBPF datapath.
+//! The kernel's side of a node: loads the eBPF programs, pins and attaches them, reads and writes their maps.
+//!
+//! It decides nothing: which devices get a program and which rows the maps have is the agent's to say. All calls block and
+//! are short. Nothing here is undone when the process ends: programs, links and maps are pinned and go on working.
+//!
+//! Begin at [`Datapath`], which one thread owns; the handles that it gives out ([`Conntrack`], [`Counters`],
+//! [`EventReader`]) may be used by others.
 
-/// The programs on a pod's veth, as the build left them.
-pub const POD_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pod"));
+mod attach;
+mod clock;
+mod conntrack;
+mod counters;
+mod endpoints;
+mod error;
+mod events;
+mod features;
+mod gc;
+mod inspect;
+mod load;
+mod map;
+mod options;
+mod pins;
+mod sys;
+mod unload;
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+use datapath_common::event::Hook;
+
+pub use conntrack::{Connection, Conntrack, GcReport};
+pub use counters::{CounterRow, Counters};
+pub use datapath_common as common;
+pub use endpoints::EndpointsMap;
+pub use error::{AttachError, LoadError, MapError};
+pub use events::{Event, EventReader};
+pub use features::Features;
+pub use gc::Timeouts;
+pub use inspect::{MapInfo, MapRow, ProgramInfo};
+pub use map::HashMap;
+pub use options::{AttachMode, Limits, Options};
+pub use sys::{TestRunOutput, test_run};
+pub use unload::{UnloadError, unload};
+
+/// The loaded datapath of this network namespace.
+#[derive(Debug)]
+pub struct Datapath {
+    loaded: load::Loaded,
+    events: Option<EventReader>,
+}
+
+impl Datapath {
+    /// Loads the programs against the pinned maps, which are made where they are missing and replaced where they do not
+    /// fit. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// Each names the thing, the reason and the remedy.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let (loaded, events) = load::load(options)?;
+        Ok(Self {
+            loaded,
+            events: Some(events),
+        })
+    }
+
+    /// Attaches `from_pod` to the host end of a pod's veth. If a program is there already, it is replaced in place.
+    pub fn attach_pod(&mut self, ifname: &str, ifindex: u32) -> Result<(), AttachError> {
+        self.attach(attach::Target {
+            hook: Hook::FromPod,
+            ifname,
+            ifindex,
+        })
+    }
+
+    /// Attaches `from_wire` to a device that leads out of the node.
+    pub fn attach_wire(&mut self, ifname: &str, ifindex: u32) -> Result<(), AttachError> {
+        self.attach(attach::Target {
+            hook: Hook::FromWire,
+            ifname,
+            ifindex,
+        })
+    }
+
+    /// Attaches `from_host` to the device through which the host reaches its pods.
+    pub fn attach_host(&mut self, ifname: &str, ifindex: u32) -> Result<(), AttachError> {
+        self.attach(attach::Target {
+            hook: Hook::FromHost,
+            ifname,
+            ifindex,
+        })
+    }
+
+    fn attach(&mut self, target: attach::Target<'_>) -> Result<(), AttachError> {
+        target.check()?;
+        let program = load::program(&mut self.loaded.objects, target.hook.name());
+        let program = program.map_err(target.program_error("find"))?;
+        if self.loaded.features.tcx {
+            attach::attach_tcx(&self.loaded.pins, target, program)
+        } else {
+            attach::attach_clsact(target, program)
+        }
+    }
+
+    /// Detaches from a device; `false`: nothing was attached. A device that is gone is no error.
+    pub fn detach(&mut self, ifname: &str) -> Result<bool, AttachError> {
+        attach::detach(&self.loaded.pins, ifname)
+    }
+
+    /// Removes the pins of devices that are not in `live`; returns how many.
+    pub fn prune_links(&mut self, live: &BTreeSet<String>) -> Result<usize, AttachError> {
+        attach::prune(&self.loaded.pins, live)
+    }
+
+    /// The addresses that live here.
+    pub fn endpoints(&mut self) -> &mut EndpointsMap {
+        &mut self.loaded.endpoints
+    }
+
+    /// A handle to the connections.
+    #[must_use]
+    pub fn conntrack(&self) -> Conntrack {
+        self.loaded.conntrack.clone()
+    }
+
+    /// A handle to the counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.loaded.counters.clone()
+    }
+
+    /// The reader of events; there is one.
+    pub fn take_events(&mut self) -> Option<EventReader> {
+        self.events.take()
+    }
+
+    /// What the kernel offers.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.loaded.features
+    }
+
+    /// All maps.
+    pub fn maps(&self) -> Result<Vec<MapInfo>, MapError> {
+        inspect::maps(&self.loaded)
+    }
+
+    /// The rows of a map, decoded; `None`: there is no map of this name.
+    pub fn dump(&self, map: &str) -> Result<Option<Vec<MapRow>>, MapError> {
+        inspect::dump(&self.loaded, map)
+    }
+
+    /// All programs.
+    #[must_use]
+    pub fn programs(&self) -> Vec<ProgramInfo> {
+        inspect::programs(&self.loaded.objects)
+    }
+
+    /// A descriptor of a program, for test runs.
+    pub fn program(&mut self, hook: Hook) -> std::io::Result<OwnedFd> {
+        load::program_fd(&mut self.loaded.objects, hook.name()).map_err(std::io::Error::other)
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The maps and programs as people look at them.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+
+use aya::Ebpf;
+use datapath_common::Endpoint;
+use datapath_common::ct::Tuple;
+use datapath_common::maps::{self, Kind, Spec};
+use datapath_common::packet::proto;
+
+use crate::conntrack::Connection;
+use crate::counters::CounterRow;
+use crate::load::Loaded;
+use crate::{MapError, sys};
+
+/// A map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// `hash`, `percpu-array` or `ringbuf`.
+    pub kind: &'static str,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Rows that fit; of the ring buffer, bytes.
+    pub max_entries: u32,
+    /// Rows in use, where that makes sense.
+    pub entries: Option<u64>,
+    /// Bytes of kernel memory.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A decoded row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapRow {
+    /// The key, for people.
+    pub key: String,
+    /// The value, for people.
+    pub value: String,
+}
+
+/// A loaded program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// Its name.
+    pub name: String,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// The kernel's digest of its instructions.
+    pub tag: String,
+    /// Runs, while the kernel's statistics are on (`sysctl kernel.bpf_stats_enabled=1`).
+    pub run_count: u64,
+    /// Time of these runs.
+    pub run_time_ns: u64,
+    /// Instructions after the verifier's changes.
+    pub instructions: u32,
+    /// Bytes of machine code.
+    pub jited_bytes: u32,
+}
+
+pub(crate) fn maps(loaded: &Loaded) -> Result<Vec<MapInfo>, MapError> {
+    loaded.specs.iter().map(|spec| map_info(loaded, spec)).collect()
+}
+
+fn map_info(loaded: &Loaded, spec: &Spec) -> Result<MapInfo, MapError> {
+    let Spec {
+        name,
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+    } = *spec;
+    let entries = match name {
+        name if name == maps::ENDPOINTS.name => Some(loaded.endpoints.0.len()? as u64),
+        name if name == maps::CONNTRACK.name => Some(loaded.conntrack.len()? as u64),
+        _ => None,
+    };
+    let kind = match kind {
+        Kind::Hash => "hash",
+        Kind::PerCpuArray => "percpu-array",
+        Kind::RingBuf => "ringbuf",
+    };
+    Ok(MapInfo {
+        name,
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        entries,
+        memory_bytes: memory(loaded, name),
+    })
+}
+
+/// What the kernel says that a map takes.
+fn memory(loaded: &Loaded, name: &str) -> Option<u64> {
+    let map = sys::open_pin(&loaded.pins.map(name)).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).ok()?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+}
+
+/// The rows of a map; `None`: there is no map of this name.
+pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, MapError> {
+    let rows = match name {
+        name if name == maps::ENDPOINTS.name => loaded
+            .endpoints
+            .rows()?
+            .iter()
+            .map(|(ip, row)| MapRow {
+                key: ip.to_string(),
+                value: endpoint(row),
+            })
+            .collect(),
+        name if name == maps::CONNTRACK.name => loaded.conntrack.entries()?.iter().map(connection).collect(),
+        name if name == maps::METRICS.name => {
+            let counted = |row: &CounterRow| row.packets > 0;
+            loaded
+                .counters
+                .rows()?
+                .into_iter()
+                .filter(counted)
+                .map(counter)
+                .collect()
+        }
+        name if name == maps::EVENTS.name => Vec::new(),
+        _ => return Ok(None),
+    };
+    Ok(Some(rows))
+}
+
+fn endpoint(row: &Endpoint) -> String {
+    if row.is_host() {
+        return "host".to_owned();
+    }
+    let Endpoint {
+        ifindex,
+        id,
+        mac,
+        identity,
+        policy,
+        ..
+    } = row;
+    format!("pod ifindex={ifindex} mac={mac} id={id} identity={identity:#x} policy={policy}")
+}
+
+fn connection(connection: &Connection) -> MapRow {
+    let entry = &connection.entry;
+    let value = format!(
+        "{} age={}s idle={}s packets={}/{} bytes={}/{} tcp_flags={:#04x}/{:#04x}",
+        entry.state,
+        connection.age.as_secs(),
+        connection.idle.as_secs(),
+        entry.packets[0],
+        entry.packets[1],
+        entry.bytes[0],
+        entry.bytes[1],
+        entry.tcp_flags[0],
+        entry.tcp_flags[1],
+    );
+    MapRow {
+        key: tuple(&connection.tuple),
+        value,
+    }
+}
+
+fn tuple(tuple: &Tuple) -> String {
+    let name = proto::name(tuple.proto).map_or_else(|| tuple.proto.to_string(), str::to_owned);
+    let end = |ip: std::net::IpAddr, port: u16| match ip {
+        std::net::IpAddr::V4(ip) => format!("{ip}:{port}"),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]:{port}"),
+    };
+    let source = end(tuple.source.to_ip(), tuple.source_port.get());
+    let destination = end(tuple.destination.to_ip(), tuple.destination_port.get());
+    format!("{name} {source} -> {destination}")
+}
+
+fn counter(row: CounterRow) -> MapRow {
+    let CounterRow {
+        reason,
+        direction,
+        packets,
+        bytes,
+    } = row;
+    MapRow {
+        key: format!("{reason} {direction}"),
+        value: format!("packets={packets} bytes={bytes}"),
+    }
+}
+
+pub(crate) fn programs(objects: &[Ebpf]) -> Vec<ProgramInfo> {
+    let programs = objects.iter().flat_map(Ebpf::programs);
+    let info = |(name, program): (&str, &aya::programs::Program)| {
+        let info = program.info().ok()?;
+        Some(ProgramInfo {
+            name: name.to_owned(),
+            id: info.id(),
+            tag: format!("{:016x}", info.tag()),
+            run_count: info.run_count(),
+            run_time_ns: u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
+            instructions: info.size_translated().unwrap_or(0) / 8,
+            jited_bytes: info.size_jitted(),
+        })
+    };
+    programs.filter_map(info).collect()
+}

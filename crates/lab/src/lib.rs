@@ -5,8 +5,10 @@
 //! It is no Kubernetes distribution: there are no images and no isolation beyond the network.
 
 pub mod cgroup;
+pub mod controllers;
 mod error;
 pub mod hold;
+pub mod kubelet;
 pub mod node;
 mod pods;
 mod process;

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The small part of a Kubernetes control plane that a lab needs beside its API server: what kube-controller-manager
+//! and kube-scheduler do for pods, services and namespaces.
+//!
+//! Every controller is level-triggered: it watches, computes from what the watches hold what should be written, and
+//! writes it; a pure function decides, the loop around it is [`drive`]. They speak kube-rs to any API server.
+
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+pub mod daemon_sets;
+pub mod deployments;
+mod drive;
+pub mod endpoint_slices;
+mod endpoints;
+mod events;
+pub mod garbage;
+pub mod namespaces;
+mod placement;
+pub mod pod_cidrs;
+pub mod replica_sets;
+mod replicas;
+mod rollout;
+pub mod scheduler;
+mod slices;
+mod watched;
+
+/// What the controllers are started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster's pod CIDRs, the primary family first.
+    pub pools: Vec<pod_cidrs::Pool>,
+    /// The CA certificate of the API server (PEM), published to pods as `kube-root-ca.crt`.
+    pub root_ca: Option<String>,
+}
+
+/// Runs all controllers until the shutdown.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
+    tokio::join!(
+        pod_cidrs::run(client.clone(), config.pools, shutdown.clone()),
+        scheduler::run(client.clone(), shutdown.clone()),
+        replica_sets::run(client.clone(), shutdown.clone()),
+        deployments::run(client.clone(), shutdown.clone()),
+        daemon_sets::run(client.clone(), shutdown.clone()),
+        endpoint_slices::run(client.clone(), shutdown.clone()),
+        namespaces::run(client.clone(), config.root_ca, shutdown.clone()),
+        garbage::run(client, shutdown),
+    );
+}

@@ -114,6 +114,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which other nodes get a route of their own.
     pub direct_node_routes: DirectNodeRoutes,
+    /// Whether what leaves the node goes through the host's stack and its netfilter rules.
+    pub host_routing: bool,
     /// Every setting as it is in force, in the order of [`KEYS`].
     pub effective: Vec<Effective>,
     /// Things that are probably mistakes.
@@ -151,7 +153,9 @@ pub struct ConntrackTimeouts {
     pub syn: Duration,
     /// TCP, established.
     pub established: Duration,
-    /// TCP, being closed or reset.
+    /// TCP, closed by one end.
+    pub half_closed: Duration,
+    /// TCP, closed by both ends or reset.
     pub closing: Duration,
     /// UDP and others, unanswered.
     pub udp: Duration,
@@ -291,6 +295,7 @@ fn build(take: &mut Take) -> Config {
         direct_node_routes: take.value("autoDirectNodeRoutes", |raw| {
             parse::one_of(raw, DIRECT_NODE_ROUTES)
         }),
+        host_routing: take.value("hostRouting", parse::boolean),
         effective: Vec::new(),
         warnings: Vec::new(),
     }
@@ -301,6 +306,7 @@ fn timeouts(take: &mut Take) -> ConntrackTimeouts {
     ConntrackTimeouts {
         syn: seconds("conntrack.timeouts.synSeconds"),
         established: seconds("conntrack.timeouts.establishedSeconds"),
+        half_closed: seconds("conntrack.timeouts.halfClosedSeconds"),
         closing: seconds("conntrack.timeouts.closingSeconds"),
         udp: seconds("conntrack.timeouts.udpSeconds"),
         udp_replied: seconds("conntrack.timeouts.udpRepliedSeconds"),

@@ -68,6 +68,9 @@ enum Verb {
         target: Option<String>,
         #[arg(default_value_t = fuzz::DEFAULT_SECONDS)]
         seconds: u64,
+        /// Afterwards keep in fuzz/corpus what covers something new.
+        #[arg(long)]
+        merge: bool,
     },
     /// Remove what was built; downloaded kernels stay unless `--all`.
     Clean {
@@ -86,7 +89,11 @@ fn main() -> ExitCode {
         Verb::Bench { arguments } => lab::bench(&arguments),
         Verb::Kernels(arguments) => kernels::run(&arguments),
         Verb::Lab { arguments } => lab::run(&arguments),
-        Verb::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Verb::Fuzz {
+            target,
+            seconds,
+            merge,
+        } => fuzz::run(target.as_deref(), seconds, merge),
         Verb::Clean { all } => clean::run(all),
     };
     match outcome {

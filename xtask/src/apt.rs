@@ -33,6 +33,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     run::step(&shorten(&name), &mut install)
 }
 
+/// Whether this machine's apt could install the package.
+pub(crate) fn has_candidate(package: &str) -> bool {
+    let policy = run::output(Command::new("apt-cache").args(["policy", package]));
+    policy.is_ok_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))
+}
+
 /// Where a suite lives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Archive {

@@ -172,9 +172,7 @@ fn ensure_bpf_linker() -> Result<()> {
     if ebpf_toolchain::find_linker().is_ok() {
         return Ok(());
     }
-    if !Path::new(LLVM).join("bin/llvm-config").exists() {
-        apt::install(&[LLVM_PACKAGE])?;
-    }
+    ensure_llvm()?;
     let path = std::env::var("PATH").unwrap_or_default();
     let mut install = cargo_install("bpf-linker", BPF_LINKER_VERSION);
     install.args(["--no-default-features", "--features", "llvm-22"]);
@@ -183,6 +181,29 @@ fn ensure_bpf_linker() -> Result<()> {
         .env("LLVM_PREFIX", LLVM)
         .env("PATH", format!("{LLVM}/bin:{path}"));
     run::step("bpf-linker from source", &mut install)
+}
+
+/// LLVM 22 is in Debian 12's security archive, which a bare image may not have among its sources.
+fn ensure_llvm() -> Result<()> {
+    if Path::new(LLVM).join("bin/llvm-config").exists() {
+        return Ok(());
+    }
+    let sources = "/etc/apt/sources.list.d/bookworm-security.list";
+    if run::which("apt-get").is_some() && is_bookworm() {
+        run::step("apt update", run::as_root("apt-get").arg("update"))?;
+        if !apt::has_candidate(LLVM_PACKAGE) && !Path::new(sources).exists() {
+            eprintln!(
+                "  {LLVM_PACKAGE} is in Debian's security archive, which apt here does not use: adding {sources}"
+            );
+            let line = "deb http://deb.debian.org/debian-security bookworm-security main";
+            run::loud(run::as_root("sh").args(["-c", &format!("echo '{line}' > {sources}")]))?;
+        }
+    }
+    apt::install(&[LLVM_PACKAGE])
+}
+
+fn is_bookworm() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("VERSION_CODENAME=bookworm"))
 }
 
 /// The release's own binary where its site can be reached, else from source.

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The apply thread: the only writer to the kernel. It owns the netlink socket, the datapath, the endpoints and the pools.
+//!
+//! It takes [`Command`]s from a bounded channel, one at a time, and brings host devices, routes and map rows in line with the table
+//! of nodes whenever that changes, when something failed before, and every [`RESYNC`]. What fails becomes a status and
+//! is tried again; nothing stops the loop. Begin at [`start`].
+
+mod client;
+mod collector;
+mod host;
+mod routes;
+mod survey;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use datapath::{Datapath, GcReport, Timeouts};
+use ipam::PoolUsage;
+use model::{Endpoint, EndpointId, Node};
+use netlink::{Netlink, netns};
+use state::{Status, Table, Writer};
+use tokio::sync::watch;
+
+use crate::endpoints::{Endpoints, Kernel, NamespaceId, Steps};
+
+pub use client::{Client, Command};
+pub use host::{HOST_LINK, HOST_PEER};
+use worker::Worker;
+
+/// Commands that may wait; the CNI server lets fewer calls in.
+pub const COMMANDS_MAX: usize = 512;
+/// The kernel is compared with what is wanted at least this often.
+pub const RESYNC: Duration = Duration::from_secs(30);
+
+/// What the apply thread is told once.
+#[derive(Debug)]
+pub struct Options {
+    /// This node's name.
+    pub node_name: String,
+    /// The devices towards other nodes; empty to find them.
+    pub devices: Vec<String>,
+    /// The packet size of pods; nothing to take it from the underlay.
+    pub mtu: Option<u32>,
+    /// Whether nodes on a segment with this one get a direct route.
+    pub direct_node_routes: bool,
+    /// The plugin's socket: queued DELs are beside it.
+    pub cni_socket: PathBuf,
+    /// The time between two collections of expired connections.
+    pub gc_interval: Duration,
+    /// When silent connections expire.
+    pub timeouts: Timeouts,
+}
+
+/// What the apply thread works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The loaded datapath.
+    pub datapath: Datapath,
+    /// The cluster's nodes.
+    pub nodes: Table<Node>,
+    /// Where endpoints are published.
+    pub endpoints: Writer<Endpoint>,
+    /// The histograms of ADD.
+    pub steps: Steps,
+}
+
+/// What the apply thread publishes beside the table of endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// How full the pools are.
+    pub pools: Vec<PoolUsage>,
+    /// Endpoints that are not in force, and why.
+    pub endpoint_errors: BTreeMap<EndpointId, String>,
+    /// The way to every pod network.
+    pub routes: Arc<[RouteStatus]>,
+    /// The devices towards other nodes that have a program.
+    pub devices: Vec<String>,
+    /// The packet size of pods.
+    pub mtu: u32,
+    /// What is wrong with the node itself and is tried again.
+    pub problems: Vec<String>,
+    /// The last collection of expired connections.
+    pub conntrack: GcReport,
+}
+
+/// The way to a pod network, and whether it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// What was planned.
+    pub row: routing::Row,
+    /// How far it is.
+    pub status: Status,
+}
+
+/// The running apply thread and its collector of connections.
+#[derive(Debug)]
+pub struct Apply {
+    /// For commands.
+    pub client: Client,
+    /// What is published.
+    pub view: watch::Receiver<View>,
+    thread: JoinHandle<()>,
+    collector: JoinHandle<()>,
+}
+
+/// Why the apply thread could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The node's devices cannot be read.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// The node's network namespace cannot be told.
+    #[error("cannot tell the node's network namespace: {0}; mount /proc")]
+    Namespace(#[from] nix::Error),
+    /// No thread.
+    #[error("cannot start a thread: {0}; raise the limit on processes")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Rebuilds endpoints and pools from the kernel, relinks every veth, works queued DELs off, then starts the thread.
+///
+/// # Errors
+/// When the kernel cannot be read at all.
+pub fn start(options: Options, parts: Parts) -> Result<Apply, StartError> {
+    let own_netns = NamespaceId::of(std::os::fd::AsFd::as_fd(&netns::current()?))?;
+    let conntrack = parts.datapath.conntrack();
+    let kernel = Kernel {
+        netlink: Netlink::open()?,
+        datapath: parts.datapath,
+        own_netns,
+    };
+    let (commands, inbox) = mpsc::sync_channel(COMMANDS_MAX);
+    let client = Client::new(commands);
+    let (published, view) = watch::channel(View::default());
+    let schedule = collector::Schedule {
+        interval: options.gc_interval,
+        timeouts: options.timeouts,
+    };
+    let (forget, collector) = collector::start(conntrack, schedule, client.clone(), published.clone())?;
+    let endpoints = Endpoints::new(parts.endpoints, parts.steps);
+    let mut worker = Worker::new(options, kernel, endpoints, parts.nodes, published, forget);
+    worker.prepare()?;
+    let thread = std::thread::Builder::new()
+        .name("apply".into())
+        .spawn(move || worker.run(&inbox))?;
+    Ok(Apply {
+        client,
+        view,
+        thread,
+        collector,
+    })
+}
+
+impl Apply {
+    /// Finishes the command under way and ends both threads. Everything in the kernel stays.
+    pub fn stop(self) {
+        self.client.stop();
+        for thread in [self.thread, self.collector] {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the apply loop had panicked");
+            }
+        }
+    }
+}
+
+/// Wakes the apply thread whenever the nodes change. Runs until the table's writer or the apply thread is gone.
+pub async fn forward(nodes: Table<Node>, client: Client) {
+    let mut reader = nodes.reader();
+    while reader.changed().await.is_some() {
+        client.wake();
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Commands to the apply thread.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use cni::protocol::{Call, Reply};
+use cni::{Error, codes};
+use datapath::Datapath;
+use tokio::sync::oneshot;
+
+use super::COMMANDS_MAX;
+
+/// How long a call may take, waiting included; the plugin waits a little longer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the apply thread can be asked for.
+pub enum Command {
+    /// A call of the CNI plugin.
+    Cni {
+        /// The call.
+        call: Call,
+        /// The namespace that came with it.
+        netns: Option<OwnedFd>,
+        /// Where the answer goes.
+        reply: SyncSender<Reply>,
+        /// After this nobody waits for it any more.
+        deadline: Instant,
+    },
+    /// A look at the datapath; short, for everything waits meanwhile.
+    Inspect(Box<dyn FnOnce(&Datapath) + Send>),
+    /// The connections of these addresses are forgotten: they may be given again.
+    Rested(Vec<IpAddr>),
+    /// Compare the kernel with what is wanted, now.
+    Refresh,
+    /// A table has changed.
+    Wake,
+    /// End.
+    Stop,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cni { .. } => "Cni",
+            Self::Inspect(_) => "Inspect",
+            Self::Rested(_) => "Rested",
+            Self::Refresh => "Refresh",
+            Self::Wake => "Wake",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+/// A handle for commands; any thread may have one.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: SyncSender<Command>,
+}
+
+impl Client {
+    pub(super) fn new(commands: SyncSender<Command>) -> Self {
+        Self { commands }
+    }
+
+    /// Runs a call of the plugin and waits for its end; for threads that may block.
+    #[must_use]
+    pub fn call(&self, call: Call, netns: Option<OwnedFd>) -> Reply {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        if let Err(error) = self.commands.try_send(Command::Cni {
+            call,
+            netns,
+            reply,
+            deadline,
+        }) {
+            return Reply::Failed(later(match error {
+                TrySendError::Full(_) => {
+                    format!("{COMMANDS_MAX} commands wait for the apply thread, which is the limit")
+                }
+                TrySendError::Disconnected(_) => "the agent is stopping".to_owned(),
+            }));
+        }
+        answer.recv_timeout(CALL_TIMEOUT).unwrap_or_else(|error| {
+            Reply::Failed(later(match error {
+                mpsc::RecvTimeoutError::Timeout => {
+                    format!("the call took longer than {} s", CALL_TIMEOUT.as_secs())
+                }
+                mpsc::RecvTimeoutError::Disconnected => "the agent is stopping".to_owned(),
+            }))
+        })
+    }
+
+    /// Looks at the datapath; nothing when the apply thread is busy or gone.
+    pub async fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Datapath) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Inspect(Box::new(move |datapath| {
+            let _ = reply.send(look(datapath));
+        }));
+        self.commands.try_send(command).ok()?;
+        answer.await.ok()
+    }
+
+    /// A table has changed. When the channel is full the thread is awake anyway.
+    pub fn wake(&self) {
+        let _ = self.commands.try_send(Command::Wake);
+    }
+
+    /// Compare the kernel with what is wanted, now.
+    pub fn refresh(&self) {
+        let _ = self.commands.try_send(Command::Refresh);
+    }
+
+    /// Waits for room: an address that is not given back would be lost until the next start.
+    pub(super) fn rested(&self, ips: Vec<IpAddr>) {
+        let _ = self.commands.send(Command::Rested(ips));
+    }
+
+    pub(super) fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+}
+
+fn later(msg: String) -> Error {
+    Error::new(
+        codes::TRY_AGAIN_LATER,
+        msg,
+        "the runtime tries again by itself; if it goes on, see the agent's log",
+    )
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node's own devices: the pair through which the host reaches its pods, the underlay, the node's addresses.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use model::Node;
+use netlink::{Netlink, Peer, Request, Veth, VethPair};
+use routing::Device;
+
+use super::Options;
+use super::survey::{Found, Survey, survey};
+use crate::endpoints::Kernel;
+
+/// The pod CIDRs are routed to this device.
+pub const HOST_LINK: &str = "thalweg_host";
+/// Its other end, which only has to be there.
+pub const HOST_PEER: &str = "thalweg_net";
+
+/// The node's own side as it was last brought in line.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Host {
+    /// The index of [`HOST_LINK`].
+    pub(super) link: u32,
+    /// All devices that are not pods' or ours.
+    pub(super) devices: Vec<Device>,
+    /// The underlay devices with a program.
+    pub(super) underlay: Vec<String>,
+    /// The node's addresses that have a row.
+    pub(super) addresses: BTreeSet<IpAddr>,
+    /// The packet size of pods.
+    pub(super) mtu: u32,
+    /// What failed.
+    pub(super) problems: Vec<String>,
+}
+
+impl Host {
+    /// Brings the node's own side in line with what its devices are now; what fails is in `problems`.
+    pub(super) fn update(&mut self, kernel: &mut Kernel, options: &Options, node: Option<&Node>) {
+        self.problems.clear();
+        let node_addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
+        let survey = match find(&mut kernel.netlink) {
+            Ok(found) => survey(&found, &options.devices, node_addresses, options.mtu),
+            Err(error) => return self.problems.push(error.to_string()),
+        };
+        self.mtu = survey.mtu;
+        if let Err(error) = self.ensure_pair(kernel) {
+            self.problems.push(error);
+        }
+        self.attach_underlay(kernel, &survey);
+        if let Err(error) = self.write_addresses(kernel, survey.addresses) {
+            self.problems.push(error.to_string());
+        }
+        self.devices = survey.devices;
+    }
+
+    fn ensure_pair(&mut self, kernel: &mut Kernel) -> Result<(), String> {
+        let pair = ensure_pair(&mut kernel.netlink, self.mtu).map_err(|error| error.to_string())?;
+        self.link = pair.index;
+        kernel
+            .datapath
+            .attach_host(HOST_LINK, pair.index)
+            .map_err(|error| error.to_string())
+    }
+
+    fn attach_underlay(&mut self, kernel: &mut Kernel, survey: &Survey) {
+        let missing = survey.missing.iter();
+        self.problems.extend(
+            missing.map(|name| format!("device {name} does not exist; correct the setting `devices`")),
+        );
+        self.underlay.clear();
+        for device in &survey.underlay {
+            match kernel.datapath.attach_wire(&device.name, device.index) {
+                Ok(()) => self.underlay.push(device.name.clone()),
+                Err(error) => self.problems.push(error.to_string()),
+            }
+        }
+    }
+
+    /// Rows of addresses that the node no longer has are removed, those of pods are left alone.
+    fn write_addresses(
+        &mut self,
+        kernel: &mut Kernel,
+        now: BTreeSet<IpAddr>,
+    ) -> Result<(), datapath::MapError> {
+        let rows = kernel.datapath.endpoints();
+        for ip in &now {
+            if !rows.get(*ip)?.is_some_and(|row| row.is_host()) {
+                rows.upsert(*ip, &datapath::common::Endpoint::host())?;
+            }
+        }
+        for ip in self.addresses.difference(&now) {
+            if rows.get(*ip)?.is_some_and(|row| row.is_host()) {
+                rows.remove(*ip)?;
+            }
+        }
+        self.addresses = now;
+        Ok(())
+    }
+}
+
+fn find(netlink: &mut Netlink) -> Result<Found, netlink::Error> {
+    Ok(Found {
+        links: netlink.links()?,
+        addresses: netlink.addresses()?,
+        routes: netlink.routes(None)?,
+    })
+}
+
+/// The pair as it should be; made anew when it is something else.
+fn ensure_pair(netlink: &mut Netlink, mtu: u32) -> Result<VethPair, netlink::Error> {
+    let (host, peer) = (netlink.link(HOST_LINK)?, netlink.link(HOST_PEER)?);
+    if let (Some(host), Some(peer)) = (&host, &peer)
+        && host.peer_index == Some(peer.index)
+        && host.up
+        && peer.up
+        && host.noarp
+    {
+        if host.mtu != mtu {
+            netlink.apply(&[
+                Request::set_mtu(host.index, mtu),
+                Request::set_mtu(peer.index, mtu),
+            ])?;
+        }
+        return Ok(VethPair {
+            index: host.index,
+            peer_index: peer.index,
+        });
+    }
+    for stale in host.iter().chain(&peer) {
+        netlink.delete_link(&stale.name)?;
+    }
+    let pair = netlink.create_veth(&Veth {
+        name: HOST_LINK,
+        mac: None,
+        mtu: Some(mtu),
+        alias: None,
+        up: true,
+        link_local: false,
+        peer: Peer {
+            name: HOST_PEER,
+            mac: None,
+            mtu: Some(mtu),
+            netns: None,
+        },
+    })?;
+    // Nobody answers on the other end, and nobody need be asked: the datapath takes each packet on its way out.
+    netlink.apply(&[
+        Request::set_noarp(pair.index),
+        Request::no_link_local(pair.peer_index),
+        Request::set_up(pair.peer_index),
+    ])?;
+    Ok(pair)
+}

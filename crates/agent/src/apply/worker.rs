@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The loop and what it does with each command.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use cni::protocol::{Call, Reply};
+use cni::{AddResult, Error, codes};
+use ipnet::IpNet;
+use model::Node;
+use state::{Snapshot, Status, Table};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::client::Command;
+use super::host::{HOST_LINK, HOST_PEER, Host};
+use super::routes::{self, Wanted};
+use super::{Options, RESYNC, RouteStatus, StartError, View};
+use crate::delete_queue::DeleteQueue;
+use crate::endpoints::{Add, Endpoints, Kernel, endpoint_id, pod_ref};
+
+/// The first pause after a failure; it doubles up to [`RESYNC`].
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// All that the apply thread owns.
+pub(super) struct Worker {
+    options: Options,
+    kernel: Kernel,
+    endpoints: Endpoints,
+    nodes: Table<Node>,
+    view: watch::Sender<View>,
+    released: Sender<Vec<IpAddr>>,
+    host: Host,
+    routes: std::sync::Arc<[RouteStatus]>,
+    pools: Vec<IpNet>,
+    pool_problem: Option<String>,
+    seen: Option<state::Revision>,
+    due: Instant,
+    pause: Duration,
+}
+
+impl Worker {
+    pub(super) fn new(
+        options: Options,
+        kernel: Kernel,
+        endpoints: Endpoints,
+        nodes: Table<Node>,
+        view: watch::Sender<View>,
+        released: Sender<Vec<IpAddr>>,
+    ) -> Self {
+        Self {
+            options,
+            kernel,
+            endpoints,
+            nodes,
+            view,
+            released,
+            host: Host::default(),
+            routes: [].into(),
+            pools: Vec::new(),
+            pool_problem: None,
+            seen: None,
+            due: Instant::now(),
+            pause: RETRY_FIRST,
+        }
+    }
+
+    /// The way from a fresh process to one that may serve; no packet of a running pod is lost on it.
+    pub(super) fn prepare(&mut self) -> Result<(), StartError> {
+        self.endpoints.restore(&mut self.kernel)?;
+        self.host.update(&mut self.kernel, &self.options, None);
+        let known = routes::local_networks(&mut self.kernel.netlink, self.host.link)?;
+        self.set_pools(known);
+        self.sweep();
+        self.work_queue_off();
+        self.reconcile(Instant::now());
+        Ok(())
+    }
+
+    pub(super) fn run(&mut self, inbox: &Receiver<Command>) {
+        loop {
+            let now = Instant::now();
+            match inbox.recv_timeout(self.due.saturating_duration_since(now)) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(command) => self.handle(command),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if now >= self.due || self.seen != Some(self.nodes.snapshot().revision()) {
+                self.reconcile(now);
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Cni {
+                call,
+                netns,
+                reply,
+                deadline,
+            } => {
+                let answer = self.answer(call, netns, deadline);
+                // First the answer, then the bookkeeping: a pod waits for it.
+                let _ = reply.send(answer);
+                self.settle();
+            }
+            Command::Inspect(look) => look(&self.kernel.datapath),
+            Command::Rested(ips) => {
+                self.endpoints.rested(&ips);
+                self.publish();
+            }
+            Command::Refresh => self.due = Instant::now(),
+            Command::Wake | Command::Stop => {}
+        }
+    }
+
+    fn answer(&mut self, call: Call, netns: Option<OwnedFd>, deadline: Instant) -> Reply {
+        let done = match call {
+            Call::Add {
+                attachment,
+                pod,
+                netns: path,
+            } => {
+                let add = self.add(attachment, pod, netns, (&path, deadline));
+                return add.map_or_else(Reply::Failed, Reply::Added);
+            }
+            Call::Del { attachment } => checked(&attachment)
+                .and_then(|()| self.endpoints.remove(&mut self.kernel, &endpoint_id(attachment))),
+            Call::Check {
+                attachment,
+                netns: path,
+                addresses,
+            } => checked(&attachment).and_then(|()| {
+                let netns = netns.ok_or_else(no_descriptor)?;
+                let id = endpoint_id(attachment);
+                self.endpoints
+                    .check(&mut self.kernel, &id, (netns.as_fd(), &path), &addresses)
+            }),
+            Call::Gc { network, valid } => self.collect(&network, valid),
+            Call::Status => self.status(),
+        };
+        done.map_or_else(Reply::Failed, |()| Reply::Done)
+    }
+
+    fn add(
+        &mut self,
+        attachment: cni::Attachment,
+        pod: cni::Pod,
+        netns: Option<OwnedFd>,
+        (path, deadline): (&str, Instant),
+    ) -> Result<AddResult, Error> {
+        checked(&attachment)?;
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                codes::TRY_AGAIN_LATER,
+                "the call waited for too long",
+                "the runtime tries again",
+            ));
+        }
+        let netns = netns.ok_or_else(no_descriptor)?;
+        let add = Add {
+            id: endpoint_id(attachment),
+            pod: pod_ref(pod),
+            netns: netns.as_fd(),
+            netns_path: path,
+            mtu: self.host.mtu,
+        };
+        self.endpoints.add(&mut self.kernel, &add)
+    }
+
+    /// Aliases do not say which network an endpoint belongs to, so that GC of any other one must remove nothing.
+    fn collect(&mut self, network: &str, valid: Vec<cni::Attachment>) -> Result<(), Error> {
+        if network != cni::NETWORK_NAME {
+            let msg = format!(
+                "GC of network {network:?}: this agent's network is {:?}",
+                cni::NETWORK_NAME
+            );
+            return Err(Error::new(
+                codes::INVALID_NETWORK_CONFIG,
+                msg,
+                "nothing was removed; correct the name",
+            ));
+        }
+        let valid: BTreeSet<_> = valid.into_iter().map(endpoint_id).collect();
+        let removed = self.endpoints.collect(&mut self.kernel, &valid)?;
+        info!(removed, "endpoints that the runtime no longer knows are removed");
+        Ok(())
+    }
+
+    fn status(&self) -> Result<(), Error> {
+        let not_yet = |msg: &str, remedy: &str| Err(Error::new(codes::NOT_AVAILABLE, msg, remedy));
+        if self.pools.is_empty() {
+            return not_yet(
+                "this node has no pod CIDR yet",
+                "see Node.spec.podCIDRs and who sets it",
+            );
+        }
+        match self.host.problems.first() {
+            Some(problem) => not_yet(problem, "see `thalweg status` on this node"),
+            None => Ok(()),
+        }
+    }
+
+    fn settle(&mut self) {
+        let released = self.endpoints.take_released();
+        if !released.is_empty() {
+            // Without its thread the addresses rest until the next start.
+            let _ = self.released.send(released);
+        }
+        self.publish();
+    }
+
+    /// Compares everything with the kernel and brings it in line.
+    fn reconcile(&mut self, now: Instant) {
+        let nodes = self.nodes.snapshot();
+        let own = nodes.get(&self.options.node_name).cloned();
+        self.host.update(&mut self.kernel, &self.options, own.as_ref());
+        if nodes.in_sync() {
+            self.set_pools(own.map(|node| node.pod_cidrs).unwrap_or_default());
+        }
+        self.route(&nodes);
+        self.endpoints.retry(&mut self.kernel);
+        self.seen = Some(nodes.revision());
+        self.schedule(now);
+        self.publish();
+    }
+
+    fn route(&mut self, nodes: &Snapshot<Node>) {
+        let input = routing::Input {
+            own_name: &self.options.node_name,
+            devices: &self.host.devices,
+            direct: self.options.direct_node_routes,
+        };
+        let all: Vec<&Node> = nodes.iter().collect();
+        let rows = routing::plan(&input, all.into_iter());
+        let endpoints = self.endpoints.snapshot();
+        let in_use = |net: &IpNet| {
+            endpoints
+                .iter()
+                .flat_map(|endpoint| &endpoint.ips)
+                .any(|ip| net.contains(ip))
+        };
+        let wanted = Wanted {
+            rows,
+            host_link: self.host.link,
+            complete: nodes.in_sync(),
+            in_use: &in_use,
+        };
+        self.routes = routes::reconcile(&mut self.kernel.netlink, wanted).into();
+    }
+
+    /// The next pass comes soon while something fails, and in any case after [`RESYNC`].
+    fn schedule(&mut self, now: Instant) {
+        let route_failed = self
+            .routes
+            .iter()
+            .any(|route| matches!(route.status, Status::Error(_)));
+        let failing = route_failed || !self.host.problems.is_empty() || !self.endpoints.errors().is_empty();
+        self.due = now + if failing { self.pause } else { RESYNC };
+        self.pause = if failing {
+            (self.pause * 2).min(RESYNC)
+        } else {
+            RETRY_FIRST
+        };
+    }
+
+    fn set_pools(&mut self, cidrs: Vec<IpNet>) {
+        if cidrs == self.pools {
+            self.pool_problem = None;
+            return;
+        }
+        match self.endpoints.set_pools(&cidrs) {
+            Ok(()) => {
+                info!(pools = ?cidrs, "addresses come from these pools");
+                (self.pools, self.pool_problem) = (cidrs, None);
+            }
+            Err(error) => {
+                warn!(%error, "the node's pod CIDRs cannot be used");
+                self.pool_problem = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Rows and pins of what is gone.
+    fn sweep(&mut self) {
+        match self.endpoints.sweep_rows(&mut self.kernel, &self.host.addresses) {
+            Ok(0) => {}
+            Ok(rows) => info!(rows, "rows of addresses that nobody has are removed"),
+            Err(error) => warn!(%error, "stray rows could not be removed"),
+        }
+        let mut live = self.endpoints.host_ifnames();
+        live.extend([HOST_LINK, HOST_PEER].map(str::to_owned));
+        live.extend(self.host.devices.iter().map(|device| device.name.clone()));
+        match self.kernel.datapath.prune_links(&live) {
+            Ok(0) => {}
+            Ok(links) => info!(links, "programs of devices that are gone are removed"),
+            Err(error) => warn!(%error, "stray program links could not be removed"),
+        }
+    }
+
+    /// DELs that the plugin queued while no agent ran. One that fails stays for the next start.
+    fn work_queue_off(&mut self) {
+        let queue = DeleteQueue::beside(&self.options.cni_socket);
+        let queued = queue.list().unwrap_or_else(|error| {
+            warn!(%error, "the queue of DELs cannot be read");
+            Vec::new()
+        });
+        for one in queued {
+            let (host, attachment) = (one.host_ifname.clone(), one.attachment.clone());
+            let removed = match attachment.filter(|attachment| attachment.check().is_ok()) {
+                Some(attachment) => self.endpoints.remove(&mut self.kernel, &endpoint_id(attachment)),
+                None => self.endpoints.remove_by_host_ifname(&mut self.kernel, &host),
+            };
+            let done = removed.map_err(|error| error.to_string());
+            match done.and_then(|()| one.done().map_err(|error| error.to_string())) {
+                Ok(()) => info!(link = %host, "a queued DEL is done"),
+                Err(error) => warn!(link = %host, %error, "a queued DEL failed and stays queued"),
+            }
+        }
+        self.settle();
+    }
+
+    fn publish(&self) {
+        self.view.send_modify(|view| {
+            view.pools = self.endpoints.usage();
+            view.endpoint_errors.clone_from(self.endpoints.errors());
+            view.routes = self.routes.clone();
+            view.devices.clone_from(&self.host.underlay);
+            view.mtu = self.host.mtu;
+            view.problems.clone_from(&self.host.problems);
+            view.problems.extend(self.pool_problem.clone());
+        });
+    }
+}
+
+/// The plugin has checked it, but it is a socket: others may write to it too.
+fn checked(attachment: &cni::Attachment) -> Result<(), Error> {
+    attachment.check()
+}
+
+fn no_descriptor() -> Error {
+    Error::new(
+        codes::PROTOCOL,
+        "the plugin sent no descriptor of the pod's network namespace",
+        "install thalweg-cni and thalweg of one release",
+    )
+}

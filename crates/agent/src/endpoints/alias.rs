@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an endpoint is, as text in its veth's alias: the only place where it is kept over a restart (decision 0002).
+//!
+//! `tw1 <container ID> <interface> <address>[,<address>] <pod UID> <namespace>/<name>`, with `-` for what is not known.
+
+use std::net::IpAddr;
+
+use model::{EndpointId, PodRef};
+
+/// What the kernel keeps of an alias.
+pub const MAX_ALIAS: usize = 255;
+/// Names the format; another one means another release.
+const TAG: &str = "tw1";
+const UNKNOWN: &str = "-";
+
+/// What an alias says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The attachment.
+    pub id: EndpointId,
+    /// The pod; its name and UID may be missing.
+    pub pod: PodRef,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// An alias that is not one of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("alias {alias:?} is not of this release: {reason}")]
+pub struct AliasError {
+    alias: String,
+    reason: &'static str,
+}
+
+impl Alias {
+    /// The text. Container ID, interface and addresses always fit; the UID and the pod's name are left out if they do not.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let Self { id, pod, ips } = self;
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        let needed = format!("{TAG} {} {} {}", id.container_id, id.ifname, ips.join(","));
+        let uid = if pod.uid.is_empty() { UNKNOWN } else { &pod.uid };
+        let name = if pod.name.is_empty() {
+            UNKNOWN.into()
+        } else {
+            pod.to_string()
+        };
+        let forms = [
+            format!("{needed} {uid} {name}"),
+            format!("{needed} {uid} {UNKNOWN}"),
+            format!("{needed} {UNKNOWN} {UNKNOWN}"),
+        ];
+        forms
+            .into_iter()
+            .find(|form| form.len() <= MAX_ALIAS)
+            .unwrap_or(needed)
+    }
+
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// When somebody else wrote it.
+    pub fn decode(text: &str) -> Result<Self, AliasError> {
+        let error = |reason| AliasError {
+            alias: text.to_owned(),
+            reason,
+        };
+        let parts: Vec<&str> = text.split(' ').collect();
+        let [TAG, container_id, ifname, ips, rest @ ..] = parts.as_slice() else {
+            return Err(error("it does not begin with \"tw1\" and an attachment"));
+        };
+        let attachment = cni::Attachment {
+            container_id: (*container_id).into(),
+            ifname: (*ifname).into(),
+        };
+        attachment
+            .check()
+            .map_err(|_| error("the attachment is not a valid one"))?;
+        let ips: Result<Vec<IpAddr>, _> = ips.split(',').map(str::parse).collect();
+        let ips = ips.map_err(|_| error("an address cannot be read"))?;
+        let known = |text: Option<&&str>| {
+            text.filter(|text| **text != UNKNOWN)
+                .map(|text| (*text).to_owned())
+        };
+        let mut pod = PodRef {
+            uid: known(rest.first()).unwrap_or_default(),
+            ..PodRef::default()
+        };
+        if let Some((namespace, name)) = rest.get(1).and_then(|text| text.split_once('/')) {
+            (pod.namespace, pod.name) = (namespace.to_owned(), name.to_owned());
+        }
+        let id = EndpointId {
+            container_id: attachment.container_id,
+            ifname: attachment.ifname,
+        };
+        Ok(Self { id, pod, ips })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cni::{MAX_CONTAINER_ID, MAX_IFNAME};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn alias(container: &str, ifname: &str, pod: [&str; 3]) -> Alias {
+        let [namespace, name, uid] = pod.map(str::to_owned);
+        let id = EndpointId {
+            container_id: container.into(),
+            ifname: ifname.into(),
+        };
+        let ips = ["255.255.255.255", "fd74:7710:ffff:ffff:ffff:ffff:ffff:ffff"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        Alias {
+            id,
+            pod: PodRef { namespace, name, uid },
+            ips,
+        }
+    }
+
+    #[test]
+    fn a_usual_alias_keeps_all() {
+        let usual = alias("4f1c8d", "eth0", ["default", "web-1", "0c8a"]);
+        let text =
+            "tw1 4f1c8d eth0 255.255.255.255,fd74:7710:ffff:ffff:ffff:ffff:ffff:ffff 0c8a default/web-1";
+        assert_eq!(usual.encode(), text);
+        assert_eq!(Alias::decode(text), Ok(usual));
+    }
+
+    #[test]
+    fn the_needed_always_fits_with_the_uid() {
+        let (id, ifname, uid) = (
+            "a".repeat(MAX_CONTAINER_ID),
+            "e".repeat(MAX_IFNAME),
+            "u".repeat(36),
+        );
+        let text = alias(&id, &ifname, [&"n".repeat(63), &"p".repeat(253), &uid]).encode();
+        assert!(text.len() <= MAX_ALIAS, "{}", text.len());
+        let decoded = Alias::decode(&text).unwrap();
+        assert_eq!(
+            (decoded.id.container_id, decoded.pod.uid, decoded.pod.name),
+            (id, uid, String::new())
+        );
+    }
+
+    #[test]
+    fn texts_of_others_are_refused() {
+        for text in [
+            "",
+            "tw2 a eth0 10.0.0.1 - -",
+            "tw1 a eth0",
+            "tw1 a eth0 nine - -",
+            "tw1 ../a eth0 10.0.0.1 - -",
+        ] {
+            assert!(Alias::decode(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn attachment_and_addresses_survive(id in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", ifname in "[a-z0-9.-]{3,15}",
+                                            uid in "[a-z0-9-]{0,253}", name in "[a-z0-9.-]{0,253}") {
+            let given = alias(&id, &ifname, ["default", &name, &uid]);
+            let text = given.encode();
+            prop_assert!(text.len() <= MAX_ALIAS);
+            let decoded = Alias::decode(&text).unwrap();
+            prop_assert_eq!((decoded.id, decoded.ips), (given.id, given.ips));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".*") {
+            let _ = Alias::decode(&text);
+        }
+    }
+}

@@ -10,6 +10,8 @@ use super::Error;
 /// Extensions of configuration files; `.conf` and `.json` may hold a single plugin.
 const EXTENSIONS: [&str; 3] = ["conflist", "conf", "json"];
 const DEFAULT_VERSION: &str = "0.2.0";
+/// Major and minor number of the newest specification that we speak.
+const NEWEST_VERSION: (u64, u64) = (1, 1);
 
 /// One network: a name and a chain of plugins.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +79,7 @@ impl Conflist {
         Ok(Self {
             path: path.to_owned(),
             name: text("name").ok_or("\"name\" is missing")?.to_owned(),
-            version: text("cniVersion").unwrap_or(DEFAULT_VERSION).to_owned(),
+            version: newest(text("cniVersion"), document.get("cniVersions")).to_owned(),
             disable_check: is_true(document.get("disableCheck")),
             disable_gc: is_true(document.get("disableGC")),
             plugins,
@@ -86,12 +88,29 @@ impl Conflist {
 
     /// Whether the network speaks at least that version; a version that does not parse is taken as the newest.
     pub(super) fn speaks(&self, major: u64, minor: u64) -> bool {
-        let mut numbers = self
-            .version
-            .split('.')
-            .map(|part| part.parse::<u64>().unwrap_or(u64::MAX));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+        numbers(&self.version) >= (major, minor)
     }
+}
+
+/// The newest version that a list states and that we speak: `cniVersion` is for libcni before 1.2, `cniVersions` for later ones.
+fn newest<'a>(single: Option<&'a str>, several: Option<&'a Value>) -> &'a str {
+    let several = several
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    let spoken = several.filter(|version| numbers(version) <= NEWEST_VERSION);
+    spoken
+        .chain(single)
+        .max_by_key(|version| numbers(version))
+        .unwrap_or(DEFAULT_VERSION)
+}
+
+fn numbers(version: &str) -> (u64, u64) {
+    let mut numbers = version
+        .split('.')
+        .map(|part| part.parse::<u64>().unwrap_or(u64::MAX));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn section(value: &Value) -> Result<Map<String, Value>, String> {

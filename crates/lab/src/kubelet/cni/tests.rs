@@ -253,3 +253,12 @@ fn a_type_that_is_a_path_and_a_directory_that_is_absent_are_seen() {
             .is_none()
     );
 }
+
+#[test]
+fn the_newest_stated_version_that_we_speak_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.conflist");
+    let text = r#"{"name":"n","cniVersion":"1.0.0","cniVersions":["0.4.0","1.1.0","2.0.0"],"plugins":[{"type":"x"}]}"#;
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(Conflist::load(&path).unwrap().version, "1.1.0");
+}

@@ -25,6 +25,10 @@ pub mod scheduler;
 mod slices;
 mod watched;
 
+pub(crate) use drive::{has_code, pause_after};
+pub(crate) use events::{Reporter, Severity};
+pub(crate) use watched::{Key, Watched, is_newer};
+
 /// What the controllers are started with.
 #[derive(Debug, Clone)]
 pub struct Config {

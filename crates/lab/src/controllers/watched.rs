@@ -199,7 +199,7 @@ fn insert<K: Resource>(objects: &mut BTreeMap<Key, Arc<K>>, key: Key, object: Ar
 
 /// Whether `a` is a later version than `b`. Versions of one kind compare as numbers, both in the embedded server and in
 /// etcd; anything else counts as not newer, that is, the event wins.
-fn is_newer<K: Resource>(a: &K, b: &K) -> bool {
+pub(crate) fn is_newer<K: Resource>(a: &K, b: &K) -> bool {
     let version = |object: &K| {
         object
             .meta()

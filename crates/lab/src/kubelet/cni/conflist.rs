@@ -14,7 +14,7 @@ const DEFAULT_VERSION: &str = "0.2.0";
 const NEWEST_VERSION: (u64, u64) = (1, 1);
 
 /// One network: a name and a chain of plugins.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conflist {
     /// Where it was read from.
     pub path: PathBuf,

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Commands in the pods of a real cluster, through its API.
+//! A real cluster, through its API: commands in its pods.
 
 use std::path::Path;
 
+use api::agent::{DropView, Status};
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, ResourceExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::cluster::Output;
+use crate::cluster::{Cluster, ClusterError, Output};
 
 /// The label that the agents' pods carry.
 pub const AGENT_LABEL: &str = "app.kubernetes.io/name=thalweg";
@@ -118,6 +120,76 @@ impl AgentPod {
             command: command.join(" "),
             pod: self.name.clone(),
             reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+}
+
+/// A cluster that a kubeconfig leads to.
+#[derive(Clone)]
+pub struct KubeCluster {
+    /// What it is called in headings.
+    pub title: String,
+    /// Its API.
+    pub client: Client,
+    /// The image of test pods.
+    pub image: String,
+    /// The namespace of the agents' pods.
+    pub agent_namespace: String,
+}
+
+impl std::fmt::Debug for KubeCluster {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("KubeCluster")
+            .field("title", &self.title)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster for KubeCluster {
+    fn title(&self) -> String {
+        self.title.clone()
+    }
+
+    fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    fn image(&self) -> String {
+        self.image.clone()
+    }
+
+    fn program(&self) -> String {
+        "thalweg".into()
+    }
+
+    fn exec<'a>(
+        &'a self,
+        namespace: &'a str,
+        pod: &'a str,
+        command: &'a [String],
+    ) -> BoxFuture<'a, Result<Output, ClusterError>> {
+        Box::pin(async move {
+            let pods = Api::namespaced(self.client.clone(), namespace);
+            let command: Vec<_> = command.iter().map(String::as_str).collect();
+            exec(&pods, pod, &command).await.map_err(ClusterError::new)
+        })
+    }
+
+    fn drops<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Vec<DropView>>, ClusterError>> {
+        Box::pin(async move {
+            let pods = agent_pods(&self.client, &self.agent_namespace)
+                .await
+                .map_err(ClusterError::new)?;
+            let Some(pod) = pods.iter().find(|pod| pod.node == node) else {
+                return Ok(None);
+            };
+            let answer = pod
+                .run(&["thalweg", "get-raw", "/v1/status"])
+                .await
+                .map_err(ClusterError::new)?;
+            let status: Status = serde_json::from_slice(&answer).map_err(ClusterError::new)?;
+            Ok(Some(status.drops))
         })
     }
 }

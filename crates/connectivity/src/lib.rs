@@ -4,6 +4,12 @@
 //!
 //! This crate knows no lab and prints nothing: the command line does.
 
+pub mod bed;
 pub mod cluster;
 pub mod kube;
+mod objects;
 pub mod perf;
+pub mod report;
+pub mod run;
+pub mod scenarios;
+pub mod throughput;

@@ -84,6 +84,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The name on the command line.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Self::TcpRr => "tcp-rr",
+            Self::UdpRr => "udp-rr",
+            Self::TcpCrr => "tcp-crr",
+            Self::TcpStream => "tcp-stream",
+        }
+    }
+
     /// The name that netperf made common.
     pub fn label(self) -> &'static str {
         match self {

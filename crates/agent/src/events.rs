@@ -226,14 +226,15 @@ fn address(addr: Addr) -> Option<IpAddr> {
 }
 
 fn interface(drop: &DropEvent, endpoints: &Snapshot<Endpoint>) -> String {
-    let known = endpoints.iter().find(|endpoint| endpoint.ifindex == drop.ifindex);
-    known
-        .map(|endpoint| endpoint.host_ifname.clone())
-        .unwrap_or_else(|| {
-            let name = nix::net::if_::if_indextoname(drop.ifindex).ok();
-            name.and_then(|name| name.into_string().ok())
-                .unwrap_or_else(|| drop.ifindex.to_string())
-        })
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.ifindex == drop.ifindex) {
+        return endpoint.host_ifname.clone();
+    }
+    // nix 0.31 gives an empty name where there is no such device.
+    let name = nix::net::if_::if_indextoname(drop.ifindex)
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| drop.ifindex.to_string())
 }
 
 /// What a pod sends comes in on its own device; everything else is known by where it goes.
@@ -298,6 +299,7 @@ mod tests {
     #[test]
     fn what_was_not_understood_is_left_out() {
         let mut drop = DropEvent::new_zeroed();
+        drop.ifindex = NO_DEVICE;
         let record = Record {
             sequence: 1,
             unix_milliseconds: 2,

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node agent: composition of tables, apply loop, CNI server and socket API.
+//!
+//! Begin at [`run`](run::run), which puts everything together with plain constructors. What decides is elsewhere, in
+//! pure crates; what is here connects them.
 
 pub mod apply;
 pub mod cni_server;
@@ -7,5 +10,9 @@ pub mod conflist;
 pub mod delete_queue;
 pub mod endpoints;
 pub mod events;
-pub mod host;
+pub mod http;
 pub mod lock;
+pub mod metrics;
+pub mod observe;
+pub mod readiness;
+pub mod run;

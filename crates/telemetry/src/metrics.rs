@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The metrics registry.
+//! The metrics registry as text. The registry itself is a value: made where a program is put together, then handed on.
+//! Names are written out in full (`thalweg_…`), so that they can be searched for.
 
 use std::fmt;
 
@@ -8,15 +9,6 @@ use prometheus_client::registry::Registry;
 
 /// The media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What the names of our metrics begin with.
-const PREFIX: &str = "thalweg";
-
-/// An empty registry whose metrics are all named `thalweg_…`.
-#[must_use]
-pub fn registry() -> Registry {
-    Registry::with_prefix(PREFIX)
-}
 
 /// All metrics as OpenMetrics text.
 ///
@@ -35,10 +27,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_carry_our_name_and_the_text_ends_as_openmetrics_wants() {
-        let mut registry = registry();
+    fn the_text_ends_as_openmetrics_wants() {
+        let mut registry = Registry::default();
         let counter = Counter::<u64>::default();
-        registry.register("things", "Things that happened", counter.clone());
+        registry.register("thalweg_things", "Things that happened", counter.clone());
         counter.inc_by(3);
         let text = encode(&registry).unwrap();
         assert!(text.contains("thalweg_things_total 3\n"), "{text}");

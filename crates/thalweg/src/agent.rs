@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use anyhow::Context as _;
-use api::config::{Config, DEFAULT_FILE, File, Inputs, KEYS};
+use api::config::{Config, DEFAULT_FILE, File, Inputs, KEYS, LogFormat, LogLevel};
 use clap::{Arg, ArgMatches, Command};
 
 /// `thalweg agent`
@@ -33,7 +33,10 @@ impl Args {
         if self.print_config {
             return crate::print(&config.to_yaml());
         }
-        anyhow::bail!("this build has no agent")
+        let (level, format) = log_settings(&config);
+        telemetry::log::init(level, format)?;
+        agent::run::run(config)?;
+        Ok(ExitCode::SUCCESS)
     }
 
     fn load(&self) -> anyhow::Result<Config> {
@@ -62,6 +65,21 @@ impl Args {
         };
         Ok(Config::load(inputs)?)
     }
+}
+
+fn log_settings(config: &Config) -> (tracing::Level, telemetry::log::Format) {
+    let level = match config.log_level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let format = match config.log_format {
+        LogFormat::Text => telemetry::log::Format::Text,
+        LogFormat::Json => telemetry::log::Format::Json,
+    };
+    (level, format)
 }
 
 impl clap::Args for Flags {

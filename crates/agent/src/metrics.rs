@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `/metrics` says. Most of it is read where it is kept at the moment of asking; there is no second bookkeeping.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datapath::common::Reason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use state::Status;
+
+use crate::apply::View;
+use crate::observe::{Observed, resident_bytes};
+
+/// Reads everything that is kept elsewhere.
+#[derive(Debug)]
+pub struct Scrape(pub Arc<Observed>);
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let out = &mut Out(&mut encoder);
+        let view = self.0.view.borrow().clone();
+        self.agent(out)?;
+        self.packets(out)?;
+        self.conntrack(out, &view)?;
+        self.endpoints(out, &view)?;
+        self.kubernetes(out)?;
+        apply(out, &view)
+    }
+}
+
+impl Scrape {
+    fn agent(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let readiness = self.0.readiness.borrow().clone();
+        let build = vec![
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("kernel", self.0.features.kernel.clone()),
+        ];
+        out.gauges(
+            "thalweg_build_info",
+            "The agent's version and the running kernel",
+            [(build, 1_u64)],
+        )?;
+        out.gauge(
+            "thalweg_ready",
+            "Whether pods can be started",
+            u64::from(readiness.is_ready()),
+        )?;
+        let conditions = readiness.conditions.iter();
+        let conditions = conditions.map(|one| (vec![("condition", one.name.clone())], u64::from(one.ok)));
+        out.gauges(
+            "thalweg_condition",
+            "What readiness depends on, 1 where it is fulfilled",
+            conditions,
+        )?;
+        let after = readiness.after.unwrap_or_default().as_secs_f64();
+        out.gauge(
+            "thalweg_ready_after_seconds",
+            "Time from the agent's start until it was ready",
+            after,
+        )?;
+        let uptime = self.0.started.elapsed().as_secs_f64();
+        out.gauge("thalweg_uptime_seconds", "Time since the agent's start", uptime)?;
+        out.gauge(
+            "thalweg_resident_bytes",
+            "The agent's memory",
+            resident_bytes().unwrap_or_default(),
+        )
+    }
+
+    fn packets(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let rows = self.0.counters.rows().unwrap_or_else(|error| {
+            tracing::warn!(%error, "counters cannot be read");
+            Vec::new()
+        });
+        let drops = || rows.iter().filter(|row| row.reason.is_drop());
+        let labels = |row: &datapath::CounterRow| -> Labels {
+            vec![
+                ("reason", row.reason.to_string()),
+                ("direction", row.direction.to_string()),
+            ]
+        };
+        let help = "Packets dropped";
+        out.counters(
+            "thalweg_drops",
+            help,
+            drops().map(|row| (labels(row), row.packets)),
+        )?;
+        let help = "Bytes of packets dropped";
+        out.counters(
+            "thalweg_drop_bytes",
+            help,
+            drops().map(|row| (labels(row), row.bytes)),
+        )?;
+        let forwarded = || rows.iter().filter(|row| row.reason == Reason::FORWARDED);
+        let direction =
+            |row: &datapath::CounterRow| -> Labels { vec![("direction", row.direction.to_string())] };
+        let help = "Packets forwarded";
+        out.counters(
+            "thalweg_forwarded_packets",
+            help,
+            forwarded().map(|row| (direction(row), row.packets)),
+        )?;
+        let help = "Bytes of packets forwarded";
+        out.counters(
+            "thalweg_forwarded_bytes",
+            help,
+            forwarded().map(|row| (direction(row), row.bytes)),
+        )?;
+        let lost = rows
+            .iter()
+            .filter(|row| row.reason == Reason::EVENT_LOST)
+            .map(|row| row.packets)
+            .sum();
+        out.counter("thalweg_events_lost", "Events that found the ring full", lost)?;
+        out.counter(
+            "thalweg_events",
+            "Events read from the ring",
+            self.0.events.seen(),
+        )
+    }
+
+    fn conntrack(&self, out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
+        let entries = u64::try_from(view.conntrack.entries).unwrap_or(u64::MAX);
+        out.gauge(
+            "thalweg_conntrack_entries",
+            "Connections at the last collection",
+            entries,
+        )?;
+        out.gauge(
+            "thalweg_conntrack_max",
+            "Connections that fit",
+            u64::from(self.0.conntrack.max_entries()),
+        )?;
+        let help = "Share of the connection table in use at the last collection, 0 to 1";
+        out.gauge("thalweg_conntrack_pressure", help, view.conntrack.pressure)?;
+        let removed = u64::try_from(view.conntrack.removed).unwrap_or(u64::MAX);
+        out.gauge(
+            "thalweg_conntrack_collected",
+            "Connections removed by the last collection",
+            removed,
+        )
+    }
+
+    fn endpoints(&self, out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
+        let count = u64::try_from(self.0.endpoints.snapshot().len()).unwrap_or(u64::MAX);
+        out.gauge("thalweg_endpoints", "Endpoints on this node", count)?;
+        let errors = u64::try_from(view.endpoint_errors.len()).unwrap_or(u64::MAX);
+        out.gauge(
+            "thalweg_endpoint_errors",
+            "Endpoints that are not in force",
+            errors,
+        )?;
+        let pool = |pool: &ipam::PoolUsage| -> Labels { vec![("pool", pool.cidr.to_string())] };
+        let capacity = |pool: &ipam::PoolUsage| u64::try_from(pool.capacity).unwrap_or(u64::MAX);
+        let pools = || view.pools.iter();
+        out.gauges(
+            "thalweg_ipam_capacity",
+            "Addresses of a pool",
+            pools().map(|one| (pool(one), capacity(one))),
+        )?;
+        out.gauges(
+            "thalweg_ipam_used",
+            "Addresses in use",
+            pools().map(|one| (pool(one), one.used)),
+        )?;
+        let help = "Addresses that rest after their release";
+        out.gauges(
+            "thalweg_ipam_resting",
+            help,
+            pools().map(|one| (pool(one), one.resting)),
+        )
+    }
+
+    fn kubernetes(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let watches: Vec<_> = self
+            .0
+            .watches
+            .iter()
+            .map(|watch| watch.borrow().clone())
+            .collect();
+        let label = |watch: &k8s::WatchStatus| -> Labels { vec![("resource", watch.resource.to_owned())] };
+        let each = || watches.iter();
+        let help = "Objects received";
+        out.counters(
+            "thalweg_k8s_watch_events",
+            help,
+            each().map(|one| (label(one), one.events)),
+        )?;
+        let help = "Failed requests and broken watches";
+        out.counters(
+            "thalweg_k8s_watch_errors",
+            help,
+            each().map(|one| (label(one), one.errors)),
+        )?;
+        let connected = each().map(|one| (label(one), u64::from(one.connected)));
+        out.gauges(
+            "thalweg_k8s_watch_connected",
+            "Whether the API answered last time",
+            connected,
+        )?;
+        let in_sync = each().map(|one| (label(one), u64::from(one.in_sync)));
+        out.gauges(
+            "thalweg_k8s_watch_in_sync",
+            "Whether the first full list has arrived",
+            in_sync,
+        )?;
+        let skipped = each().map(|one| (label(one), u64::try_from(one.skipped.len()).unwrap_or(u64::MAX)));
+        out.gauges(
+            "thalweg_k8s_skipped_objects",
+            "Objects that cannot be understood",
+            skipped,
+        )
+    }
+}
+
+fn apply(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
+    let state = |status: &Status| match status {
+        Status::Pending => "pending",
+        Status::Done => "done",
+        Status::Error(_) => "error",
+    };
+    let count = |wanted: &str| {
+        view.routes
+            .iter()
+            .filter(|route| state(&route.status) == wanted)
+            .count()
+    };
+    let routes = ["pending", "done", "error"];
+    let routes = routes.map(|name| {
+        (
+            vec![("state", name.to_owned())],
+            u64::try_from(count(name)).unwrap_or(u64::MAX),
+        )
+    });
+    out.gauges(
+        "thalweg_apply_routes",
+        "Pod networks by the state of their route",
+        routes,
+    )?;
+    let problems = u64::try_from(view.problems.len()).unwrap_or(u64::MAX);
+    out.gauge(
+        "thalweg_apply_problems",
+        "What is wrong with the node and is tried again",
+        problems,
+    )
+}
+
+/// Writes metrics in few words.
+struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Out<'_, '_> {
+    fn gauge<V: EncodeGaugeValue + Copy + fmt::Debug>(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: V,
+    ) -> fmt::Result
+    where
+        ConstGauge<V>: prometheus_client::encoding::EncodeMetric,
+    {
+        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        values
+            .into_iter()
+            .try_for_each(|(labels, value)| ConstGauge::new(value).encode(family.encode_family(&labels)?))
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        values
+            .into_iter()
+            .try_for_each(|(labels, value)| ConstCounter::new(value).encode(family.encode_family(&labels)?))
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Puts the agent together, starts it in order and stops it in reverse.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use api::config::{Config, DirectNodeRoutes};
+use datapath::common::NodeConfig;
+use datapath::{AttachMode, Conntrack, Counters, Datapath, Features, Limits, Timeouts};
+use k8s::{Api, WatchStatus};
+use model::{Endpoint, Node, Pod};
+use prometheus_client::registry::Registry;
+use state::{Table, Writer, table};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
+
+use crate::apply::{self, Apply, Parts};
+use crate::cni_server;
+use crate::conflist::Conflist;
+use crate::endpoints::Steps;
+use crate::events::{EventLog, EventThread};
+use crate::http::{self, Site};
+use crate::lock::Lock;
+use crate::metrics::Scrape;
+use crate::observe::Observed;
+use crate::readiness::{self, Readiness};
+
+/// How long answers under way on the agent's socket may take when the agent stops.
+const HTTP_DRAIN: Duration = Duration::from_millis(300);
+
+/// Threads for questions that take long, such as a walk over all connections.
+const BLOCKING_THREADS_MAX: usize = 2;
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the agent cannot start; the text says why and what to do.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let started = Instant::now();
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.node_name,
+        lab = config.lab,
+        "starting"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .context("no asynchronous runtime can be made")?;
+    let result = runtime.block_on(start_and_serve(config, started));
+    // Nothing that still runs in the background may hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()> {
+    let mut stop = Stop::new().context("signals cannot be handled")?;
+    let _lock = Lock::take(&config.run_dir)?;
+    let api = k8s::connect(config.kubeconfig.as_deref()).await?;
+    // The watches are on their way while the kernel's side is being restored.
+    let tables = Tables::watch(&config.node_name, &api);
+    let kernel = tokio::task::spawn_blocking({
+        let (config, nodes) = (config.clone(), tables.nodes.clone());
+        move || Kernel::start(&config, nodes)
+    });
+    let kernel = kernel.await??;
+    let cni = cni_server::bind(&config.cni.socket)?.serve(kernel.apply.client.clone())?;
+    tokio::task::spawn(apply::forward(tables.nodes.clone(), kernel.apply.client.clone()));
+    let agent_socket = http::bind(&config.agent_socket())?;
+    let metrics_socket = match config.metrics_address {
+        Some(address) => Some(http::bind_metrics(address).await?),
+        None => None,
+    };
+    let conflist = Conflist::new(&config.cni.conf_dir, &config.cni.socket);
+    let remove_conflist = config.cni.remove_conf_on_exit;
+    let (readiness, ready) = watch::channel(Readiness::default());
+    let observed = Arc::new(observed(config, started, &api, &tables, &kernel, ready));
+    let site = Site {
+        observed: observed.clone(),
+        registry: Arc::new(registry(&kernel, observed.clone())),
+    };
+    let (stop_http, http_stopped) = oneshot::channel::<()>();
+    let served = http::serve(
+        agent_socket,
+        site.clone(),
+        async move { drop(http_stopped.await) },
+    );
+    let http = tokio::task::spawn(served);
+    if let Some(listener) = metrics_socket {
+        tokio::task::spawn(http::serve_metrics(listener, site));
+    }
+    tokio::select! {
+        () = readiness::keep(&observed, conflist.clone(), readiness) => {}
+        () = stop.requested() => {}
+    }
+    if remove_conflist && let Err(error) = conflist.remove() {
+        warn!(%error, "the network configuration stays");
+    }
+    drop(stop_http);
+    // A follower of events does not end by itself.
+    let _ = tokio::time::timeout(HTTP_DRAIN, http).await;
+    kernel.stop(cni);
+    info!("stopped; programs, links and routes stay as they are");
+    Ok(())
+}
+
+/// The tables that Kubernetes fills.
+struct Tables {
+    nodes: Table<Node>,
+    pods: Table<Pod>,
+    watches: Vec<watch::Receiver<WatchStatus>>,
+}
+
+impl Tables {
+    fn watch(node_name: &str, api: &Api) -> Self {
+        let (nodes_writer, nodes) = table("nodes");
+        let (pods_writer, pods) = table("pods");
+        let (nodes_status, nodes_watch) = watch::channel(WatchStatus::new("nodes"));
+        let (pods_status, pods_watch) = watch::channel(WatchStatus::new("pods"));
+        tokio::task::spawn(k8s::watch_nodes(api.client.clone(), nodes_writer, nodes_status));
+        let (client, name) = (api.client.clone(), node_name.to_owned());
+        tokio::task::spawn(async move { k8s::watch_pods(client, &name, pods_writer, pods_status).await });
+        Self {
+            nodes,
+            pods,
+            watches: vec![nodes_watch, pods_watch],
+        }
+    }
+}
+
+/// The threads that work on the kernel, and handles into it.
+struct Kernel {
+    apply: Apply,
+    events: Option<EventThread>,
+    log: EventLog,
+    endpoints: Table<Endpoint>,
+    conntrack: Conntrack,
+    counters: Counters,
+    features: Features,
+    timeouts: Timeouts,
+    steps: Steps,
+}
+
+impl Kernel {
+    fn start(config: &Config, nodes: Table<Node>) -> anyhow::Result<Self> {
+        let mut datapath = Datapath::load(&datapath_options(config))?;
+        let (conntrack, counters) = (datapath.conntrack(), datapath.counters());
+        let (features, reader) = (datapath.features().clone(), datapath.take_events());
+        let log = EventLog::default();
+        let events = reader
+            .map(|reader| EventThread::start(reader, log.clone()))
+            .transpose();
+        let events = events.context("no thread for events can be started")?;
+        let (writer, endpoints): (Writer<Endpoint>, Table<Endpoint>) = table("endpoints");
+        let (timeouts, steps) = (timeouts(config), Steps::default());
+        let parts = Parts {
+            datapath,
+            nodes,
+            endpoints: writer,
+            steps: steps.clone(),
+        };
+        let apply = apply::start(apply_options(config, timeouts), parts)?;
+        Ok(Self {
+            apply,
+            events,
+            log,
+            endpoints,
+            conntrack,
+            counters,
+            features,
+            timeouts,
+            steps,
+        })
+    }
+
+    /// Ends calls first, then what they work with.
+    fn stop(self, cni: cni_server::Server) {
+        cni.stop();
+        self.apply.stop();
+        if let Some(events) = self.events {
+            events.stop();
+        }
+    }
+}
+
+fn datapath_options(config: &Config) -> datapath::Options {
+    let host_routing = if config.host_routing {
+        NodeConfig::HOST_ROUTING
+    } else {
+        0
+    };
+    datapath::Options {
+        bpffs: config.bpffs.clone(),
+        node: NodeConfig::new(NodeConfig::IPV4 | NodeConfig::IPV6 | host_routing),
+        limits: Limits {
+            conntrack_max: config.conntrack.max_entries.unwrap_or(0),
+            endpoints_max: 0,
+            events_bytes: config.event_ring_bytes,
+        },
+        attach: AttachMode::Auto,
+    }
+}
+
+fn apply_options(config: &Config, timeouts: Timeouts) -> apply::Options {
+    apply::Options {
+        node_name: config.node_name.clone(),
+        devices: config.devices.clone(),
+        mtu: config.mtu,
+        direct_node_routes: config.direct_node_routes == DirectNodeRoutes::Auto,
+        cni_socket: config.cni.socket.clone(),
+        gc_interval: config.conntrack.gc_interval,
+        timeouts,
+    }
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    let timeouts = &config.conntrack.timeouts;
+    Timeouts {
+        tcp_half_open: timeouts.syn,
+        tcp_established: timeouts.established,
+        tcp_half_closed: timeouts.half_closed,
+        tcp_closed: timeouts.closing,
+        unreplied: timeouts.udp,
+        replied: timeouts.udp_replied,
+        icmp: timeouts.icmp,
+    }
+}
+
+fn observed(
+    config: Config,
+    started: Instant,
+    api: &Api,
+    tables: &Tables,
+    kernel: &Kernel,
+    readiness: watch::Receiver<Readiness>,
+) -> Observed {
+    Observed {
+        config,
+        started,
+        api_server: api.server.clone(),
+        nodes: tables.nodes.clone(),
+        pods: tables.pods.clone(),
+        endpoints: kernel.endpoints.clone(),
+        watches: tables.watches.clone(),
+        view: kernel.apply.view.clone(),
+        apply: kernel.apply.client.clone(),
+        conntrack: kernel.conntrack.clone(),
+        timeouts: kernel.timeouts,
+        counters: kernel.counters.clone(),
+        features: kernel.features.clone(),
+        events: kernel.log.clone(),
+        readiness,
+    }
+}
+
+fn registry(kernel: &Kernel, observed: Arc<Observed>) -> Registry {
+    let mut registry = Registry::default();
+    kernel.steps.register(&mut registry);
+    registry.register_collector(Box::new(Scrape(observed)));
+    registry
+}
+
+/// The signals that end the agent.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        info!("stopping");
+    }
+}

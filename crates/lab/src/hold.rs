@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use netlink::{Netlink, sysctl};
 use nix::mount::{MsFlags, mount};
@@ -36,7 +37,33 @@ pub enum Hold {
     },
 }
 
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network => f.write_str("the underlay"),
+            Self::Node { hostname, .. } => write!(f, "node {hostname}"),
+            Self::Pod { hostname } => write!(f, "pod {hostname}"),
+        }
+    }
+}
+
 impl Hold {
+    /// The command that [`Hold::run`]s this.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        // By this path it is the program that runs now, even if a newer one has taken its place on disk.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["lab", "hold"]);
+        match self {
+            Self::Network => command.arg("network"),
+            Self::Node { hostname, run_dir } => command
+                .args(["node", "--hostname", hostname, "--run-dir"])
+                .arg(run_dir),
+            Self::Pod { hostname } => command.args(["pod", "--hostname", hostname]),
+        };
+        command
+    }
+
     /// Makes the namespaces, says [`READY`] on standard output and sleeps until killed. To be called before the program
     /// has any thread.
     ///

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -16,7 +16,7 @@ use crate::error::{Doing as _, Error};
 
 /// In the environment of every process of a lab: the lab's directory. Where there is no cgroup2, the processes are found
 /// by it.
-pub const LAB_VARIABLE: &str = "THALWEG_LAB";
+pub const LAB_VARIABLE: &str = "LAB_DIRECTORY";
 
 /// Where the namespaces, the files and the cgroup of a node are, seen from the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,24 +88,17 @@ impl NodeHandle {
             let file = File::open(path).doing(|| format!("open {} of node {}", path.display(), self.name))?;
             namespaces.push((file.into(), kind));
         }
-        let cgroup = self
-            .cgroup
-            .as_ref()
-            .map(|own| open_cgroup(&own.join(&place.cgroup)))
-            .transpose()?;
+        let cgroup = self.cgroup.as_ref().map(|own| own.join(&place.cgroup));
+        adopt(command, &self.lab_dir, cgroup.as_deref())?;
         let directory = if place.keep_directory {
             std::env::current_dir().ok()
         } else {
             None
         };
         let fresh = place.unshare;
-        command.env(LAB_VARIABLE, &self.lab_dir);
         // SAFETY: between fork and exec only system calls are made, no memory is allocated and no lock is taken.
         unsafe {
             command.pre_exec(move || {
-                if let Some(mut procs) = cgroup.as_ref() {
-                    procs.write_all(b"0")?;
-                }
                 for (namespace, kind) in &namespaces {
                     setns(namespace.as_fd(), *kind)?;
                 }
@@ -149,9 +142,26 @@ impl NodeHandle {
     }
 }
 
-fn open_cgroup(path: &Path) -> Result<File, Error> {
+/// Prepares a command so that it will belong to the lab: marked in its environment, and in a cgroup of the lab.
+///
+/// # Errors
+/// When the cgroup cannot be made.
+pub(crate) fn adopt(
+    command: &mut std::process::Command,
+    lab_dir: &Path,
+    cgroup: Option<&Path>,
+) -> Result<(), Error> {
+    command.env(LAB_VARIABLE, lab_dir);
+    let Some(path) = cgroup else { return Ok(()) };
     cgroup::create(path)?;
     let procs = path.join("cgroup.procs");
-    let open: io::Result<File> = OpenOptions::new().write(true).open(&procs);
-    open.doing(|| format!("open {}", procs.display()))
+    let procs: File = OpenOptions::new()
+        .write(true)
+        .open(&procs)
+        .doing(|| format!("open {}", procs.display()))?;
+    // SAFETY: between fork and exec only a system call is made; the descriptor was opened before.
+    unsafe {
+        command.pre_exec(move || (&procs).write_all(b"0"));
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! Processes by identity: a process ID alone may have been given to another process meanwhile.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -34,6 +35,12 @@ impl Process {
             pid,
             start_time: state_and_start(pid).map_or(0, |(_, start)| start),
         }
+    }
+
+    /// Its namespace of a kind: `net`, `mnt` or `uts`.
+    #[must_use]
+    pub fn namespace(&self, kind: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/{kind}", self.pid))
     }
 
     /// Whether it still runs; a zombie does not.

@@ -41,11 +41,13 @@ pub(super) async fn leftovers(node: &Arc<Node>) {
 pub(super) async fn collect(node: &Arc<Node>) {
     let mut network = node.network.clone();
     loop {
-        let state = network.wait_for(NetworkState::is_ready).await;
-        let Ok(NetworkState::Ready(conflist)) = state.as_deref().cloned() else {
+        let state = network
+            .wait_for(NetworkState::is_ready)
+            .await
+            .map(|state| state.clone());
+        let Ok(NetworkState::Ready(conflist)) = state else {
             return;
         };
-        drop(state);
         let alone = node.attaching.write().await;
         let valid: Vec<_> = sandbox::attachments(node)
             .into_iter()

@@ -8,7 +8,7 @@ mod http;
 mod ipam;
 mod map;
 mod node;
-mod output;
+pub(crate) mod output;
 mod status;
 
 use std::io;

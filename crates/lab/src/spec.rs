@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a lab is to look like: `lab.yaml`, with everything optional.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use model::Family;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The name of a lab that is given none.
+pub const DEFAULT_NAME: &str = "lab";
+/// How many nodes a lab may have: the underlay's last address byte numbers them.
+pub const NODES_MAX: usize = 200;
+/// How many test pods per node `up` may start.
+pub const PODS_PER_NODE_MAX: u32 = 100;
+/// Lab names become part of cgroup and cluster names.
+const NAME_MAX: usize = 40;
+const NODES_DEFAULT: usize = 3;
+const PODS_PER_NODE_DEFAULT: u32 = 2;
+
+/// How pods' packets get to other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Routing {
+    /// As they are, by the nodes' and the fabric's routes.
+    #[default]
+    Native,
+}
+
+/// Which address families pods, services and nodes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Families {
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+    /// Both, IPv4 first.
+    #[default]
+    Dual,
+}
+
+impl Families {
+    /// The families, the primary one first.
+    #[must_use]
+    pub fn list(self) -> &'static [Family] {
+        match self {
+            Self::Ipv4 => &[Family::Ipv4],
+            Self::Ipv6 => &[Family::Ipv6],
+            Self::Dual => &[Family::Ipv4, Family::Ipv6],
+        }
+    }
+}
+
+/// What connects the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topology {
+    /// One Ethernet segment.
+    #[default]
+    Flat,
+    /// A router with a segment per node, which learns the nodes' pod CIDRs as a fabric would.
+    Routed,
+}
+
+/// Which API server the lab has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApiKind {
+    /// The one built in.
+    #[default]
+    Embedded,
+    /// A real kube-apiserver.
+    External,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Its name; `node-1`, `node-2`, … by default.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Labels of its Node object.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its zone, the label `topology.kubernetes.io/zone`.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// How many nodes, or which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "nodes must be a number, or a list of {name, labels, zone}"
+)]
+pub enum Nodes {
+    /// That many, all alike.
+    Count(usize),
+    /// These.
+    List(Vec<NodeSpec>),
+}
+
+impl Nodes {
+    /// One specification per node.
+    #[must_use]
+    pub fn list(&self) -> Vec<NodeSpec> {
+        match self {
+            Self::Count(count) => vec![NodeSpec::default(); *count],
+            Self::List(list) => list.clone(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Count(count) => *count,
+            Self::List(list) => list.len(),
+        }
+    }
+}
+
+/// A lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Spec {
+    /// Its name, by which commands find it.
+    pub name: String,
+    /// Its nodes.
+    pub nodes: Nodes,
+    /// How pods' packets get to other nodes.
+    pub routing: Routing,
+    /// Address families.
+    pub family: Families,
+    /// What connects the nodes.
+    pub topology: Topology,
+    /// Where pods' addresses come from; one CIDR per family.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<IpNet>,
+    /// Where ClusterIPs come from; one CIDR per family.
+    #[serde(rename = "serviceCIDRs")]
+    pub service_cidrs: Vec<IpNet>,
+    /// How many test pods each node starts with.
+    pub pods_per_node: u32,
+    /// Kubernetes objects to apply once the nodes are ready; relative paths are relative to the file.
+    pub manifests: Vec<PathBuf>,
+    /// Which API server.
+    pub api: ApiKind,
+    /// For an external API server that runs already: how to reach it.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_NAME.to_owned(),
+            nodes: Nodes::Count(NODES_DEFAULT),
+            routing: Routing::default(),
+            family: Families::default(),
+            topology: Topology::default(),
+            pod_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            pods_per_node: PODS_PER_NODE_DEFAULT,
+            manifests: Vec::new(),
+            api: ApiKind::default(),
+            kubeconfig: None,
+        }
+    }
+}
+
+impl Spec {
+    /// Reads a `lab.yaml`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or names an unknown key or value; the text names it.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let refused = |what: &dyn std::fmt::Display| Error::Refused(format!("{}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| refused(&error))?;
+        let mut spec: Self = serde_yaml_ng::from_str(&text).map_err(|error| refused(&error))?;
+        let directory = path.parent().unwrap_or_else(|| Path::new("."));
+        for manifest in spec.manifests.iter_mut().chain(spec.kubeconfig.as_mut()) {
+            *manifest = std::path::absolute(directory.join(&*manifest)).map_err(|error| refused(&error))?;
+        }
+        Ok(spec)
+    }
+
+    /// Checks what serde cannot.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with the key and the remedy.
+    pub fn validate(&self) -> Result<(), Error> {
+        check_name(&self.name)?;
+        if self.nodes.len() == 0 || self.nodes.len() > NODES_MAX {
+            return refused(format!(
+                "nodes: {} is not between 1 and {NODES_MAX}",
+                self.nodes.len()
+            ));
+        }
+        if self.pods_per_node > PODS_PER_NODE_MAX {
+            return refused(format!(
+                "podsPerNode: {} is more than {PODS_PER_NODE_MAX}",
+                self.pods_per_node
+            ));
+        }
+        let mut names = BTreeSet::new();
+        for name in self.nodes.list().iter().filter_map(|node| node.name.as_deref()) {
+            if !is_dns_label(name) || !names.insert(name) {
+                return refused(format!(
+                    "nodes: the name {name:?} is taken or is no DNS label; give each node its own, like node-1"
+                ));
+            }
+        }
+        for (key, cidrs) in [
+            ("podCIDRs", &self.pod_cidrs),
+            ("serviceCIDRs", &self.service_cidrs),
+        ] {
+            self.check_families(key, cidrs)?;
+        }
+        Ok(())
+    }
+
+    fn check_families(&self, key: &str, cidrs: &[IpNet]) -> Result<(), Error> {
+        let given: Vec<Family> = cidrs.iter().map(Family::of_net).collect();
+        let mut wanted = self.family.list().to_vec();
+        if given.is_empty() || given == wanted {
+            return Ok(());
+        }
+        wanted.reverse();
+        if given == wanted {
+            return refused(format!("{key}: put the IPv4 CIDR first"));
+        }
+        let family = serde_json::to_string(&self.family).unwrap_or_default();
+        refused(format!(
+            "{key}: family {family} needs exactly one CIDR per family; leave {key} away for the default"
+        ))
+    }
+}
+
+/// Checks the name of a lab.
+///
+/// # Errors
+/// When it cannot be part of a file name, a cgroup name and a cluster name.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    if is_dns_label(name) && name.len() <= NAME_MAX {
+        return Ok(());
+    }
+    refused(format!(
+        "{name:?} is no name for a lab: use at most {NAME_MAX} lower-case letters, digits and hyphens"
+    ))
+}
+
+fn is_dns_label(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+fn refused<T>(text: String) -> Result<T, Error> {
+    Err(Error::Refused(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Spec, String> {
+        let spec: Spec = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+        spec.validate().map(|()| spec).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_lab() {
+        assert_eq!(parse("{}").unwrap(), Spec::default());
+    }
+
+    #[test]
+    fn nodes_are_a_number_or_a_list() {
+        assert_eq!(parse("nodes: 5").unwrap().nodes.list().len(), 5);
+        let spec = parse("nodes: [{zone: a}, {name: edge, labels: {tier: front}}]").unwrap();
+        assert_eq!(spec.nodes.list()[1].labels["tier"], "front");
+    }
+
+    #[test]
+    fn a_mistake_is_refused_with_its_key() {
+        for (text, said) in [
+            ("nodez: 3", "nodez"),
+            ("nodes: [{zome: a}]", "nodes must be a number"),
+            ("nodes: 0", "nodes: 0"),
+            ("nodes: 201", "nodes: 201"),
+            ("name: Lab", "\"Lab\""),
+            ("topology: ring", "ring"),
+            ("nodes: [{name: a}, {name: a}]", "\"a\" is taken"),
+            ("podsPerNode: 1000", "podsPerNode: 1000"),
+            ("podCIDRs: [10.0.0.0/33]", "podCIDRs"),
+            ("podCIDRs: [10.0.0.0/16]", "one CIDR per family"),
+            ("{family: ipv4, podCIDRs: ['fd00::/48']}", "one CIDR per family"),
+            ("podCIDRs: ['fd00::/48', 10.0.0.0/16]", "IPv4 CIDR first"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

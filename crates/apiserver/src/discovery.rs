@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use crate::resources::{Registry, Resource, api_version};
 
-/// The Kubernetes version that the server claims to be. Clients from 1.33 on create built-in kinds in protobuf, which is not
-/// understood here; a `kubectl` that adapts to its server stays with JSON.
+/// The Kubernetes version that the server claims to be.
 const MINOR: &str = "32";
 
 pub(crate) fn version() -> Value {

@@ -23,6 +23,7 @@ mod handlers;
 mod http;
 mod openapi;
 mod patch;
+mod protobuf;
 mod resources;
 mod runtime;
 mod selectors;

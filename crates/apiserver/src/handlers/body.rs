@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Context, FieldValidation};
 use crate::admission;
 use crate::fields::{self, Parsed};
+use crate::protobuf;
 use crate::resources::Resource;
 use crate::status::{ApiError, Result};
 use crate::value::{self, Json};
@@ -25,6 +26,13 @@ pub(super) fn parse(content_type: &str, body: &[u8]) -> Result<Parsed> {
         "application/yaml" | "application/apply-patch+yaml" => fields::from_json(body)
             .or_else(|_| fields::from_yaml(body))
             .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}"))),
+        protobuf::MEDIA_TYPE => {
+            let value = protobuf::decode(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            Ok(Parsed {
+                value,
+                duplicates: Vec::new(),
+            })
+        }
         json if json.ends_with("+json") => {
             fields::from_json(body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
         }

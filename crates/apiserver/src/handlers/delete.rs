@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Context, plain, read};
+use super::{Context, body, plain, read};
 use crate::http::{Body, bytes_response};
 use crate::resources::Resource;
 use crate::server::Server;
@@ -15,7 +16,7 @@ use crate::status::{ApiError, Result};
 use crate::store::{Object, Txn};
 use crate::value::Json;
 use crate::view::ListMeta;
-use crate::{crd, fields, time};
+use crate::{crd, time};
 
 /// Namespaces that every cluster has.
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -32,14 +33,12 @@ pub(super) struct DeleteOptions {
 
 impl DeleteOptions {
     /// From the body, where there is one, else from the query.
-    fn of(context: &Context, body: &Bytes) -> Result<Self> {
+    fn of(context: &Context, bytes: &Bytes) -> Result<Self> {
         let query = &context.head.query;
-        let parsed = if body.is_empty() {
+        let parsed = if bytes.is_empty() {
             Value::Null
         } else {
-            fields::from_json(body)
-                .map_err(|e| ApiError::bad_request(format!("error decoding DeleteOptions: {e}")))?
-                .value
+            body::parse(context.head.header(CONTENT_TYPE), bytes)?.value
         };
         Self::from_value(
             &parsed,

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::connectivity::kube::{self as cluster, AgentPod};
 use anyhow::{Context, bail};
-use connectivity::kube::{self as cluster, AgentPod};
 use futures::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -2,6 +2,8 @@
 //! The verbs that ask running agents, and those that try the network out.
 
 mod agents;
+mod cleanup;
+mod connectivity;
 mod conntrack;
 mod endpoint;
 mod http;
@@ -33,9 +35,13 @@ pub(crate) enum Verb {
     /// Show the tracked connections
     #[command(visible_alias = "ct")]
     Conntrack(conntrack::Args),
+    /// Try the network out: who reaches whom, and how fast
+    Connectivity(connectivity::Args),
+    /// Remove everything of Thalweg from this node
+    Cleanup(cleanup::Args),
     /// Make load and ask questions from inside a pod
     #[command(hide = true)]
-    Perf(connectivity::perf::args::Args),
+    Perf(::connectivity::perf::args::Args),
     /// Print what this node's agent answers to a request, such as /v1/status
     #[command(hide = true)]
     GetRaw(agents::RawArgs),
@@ -51,6 +57,8 @@ impl Verb {
             Self::Ipam(args) => block_on(args.run()),
             Self::Map(args) => block_on(args.run()),
             Self::Conntrack(args) => block_on(args.run()),
+            Self::Cleanup(args) => args.run(),
+            Self::Connectivity(args) => block_on(args.run()),
             Self::Perf(args) => {
                 args.run(&mut io::stdout().lock())?;
                 Ok(ExitCode::SUCCESS)

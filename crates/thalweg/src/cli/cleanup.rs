@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `thalweg cleanup`: leaves nothing of Thalweg on this node. Everything is found in the kernel and in the file system,
+//! by the same marks that the agent finds it by; nothing else is touched.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use netlink::{Netlink, ROUTE_PROTOCOL, Route};
+
+use super::output;
+
+/// The device that pods' networks are routed to; its peer goes with it.
+const HOST_LINK: &str = "thalweg_host";
+/// How many hexadecimal digits follow the prefix of a pod's device.
+const DIGITS: usize = 12;
+
+/// `thalweg cleanup`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Only say what would be removed
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// The agent's directory for sockets and queues
+    #[arg(long, value_name = "DIR", default_value = "/run/thalweg")]
+    run_dir: PathBuf,
+    /// Where the BPF file system is
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// Where the container runtime looks for network configurations
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+}
+
+/// Something to remove.
+#[derive(Debug)]
+enum Item {
+    Configuration(PathBuf),
+    Programs(PathBuf),
+    Link(String),
+    Route(Box<Route>),
+    Directory(PathBuf),
+}
+
+impl Args {
+    /// Runs the verb.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let socket = self.run_dir.join("agent.sock");
+        if UnixStream::connect(&socket).is_ok() {
+            bail!(
+                "the agent is running ({} answers); stop it first, or it makes everything anew",
+                socket.display()
+            );
+        }
+        let items = self.find()?;
+        if items.is_empty() {
+            output::print("Nothing of Thalweg is on this node.\n")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for item in &items {
+            output::print(&format!("{item}\n"))?;
+        }
+        if self.dry_run {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.yes && !confirmed()? {
+            bail!("nothing was removed");
+        }
+        remove(&items)
+    }
+
+    /// In the order of removal: no new pods first, then the programs off the devices, then the devices.
+    fn find(&self) -> Result<Vec<Item>> {
+        let mut netlink = Netlink::open()?;
+        let mut items = Vec::new();
+        let configuration = self.cni_conf_dir.join(agent::conflist::FILE);
+        if configuration.exists() {
+            items.push(Item::Configuration(configuration));
+        }
+        if self.bpffs.join("thalweg").exists() {
+            items.push(Item::Programs(self.bpffs.clone()));
+        }
+        let routes = netlink.routes(Some(ROUTE_PROTOCOL))?;
+        items.extend(routes.into_iter().map(|route| Item::Route(Box::new(route))));
+        let links = netlink
+            .links()?
+            .into_iter()
+            .filter(|link| link.kind.as_deref() == Some("veth"));
+        items.extend(
+            links
+                .filter(|link| is_ours(&link.name))
+                .map(|link| Item::Link(link.name)),
+        );
+        if self.run_dir.exists() {
+            items.push(Item::Directory(self.run_dir.clone()));
+        }
+        Ok(items)
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    let is_pods = name
+        .strip_prefix(cni::HOST_IFNAME_PREFIX)
+        .is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    is_pods || name == HOST_LINK
+}
+
+fn confirmed() -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("nobody to ask; --yes removes without asking");
+    }
+    output::print("\nPods on this node lose their network. Remove all this? [y/N] ")?;
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Removes everything that can be; the exit code is 1 when something could not.
+fn remove(items: &[Item]) -> Result<ExitCode> {
+    let mut netlink = Netlink::open()?;
+    let mut failures = 0_usize;
+    for item in items {
+        if let Err(error) = item.remove(&mut netlink) {
+            failures += 1;
+            complain(item, &error);
+        }
+    }
+    if failures > 0 {
+        bail!("{failures} of {} could not be removed", items.len());
+    }
+    output::print(&format!("Removed all {}.\n", items.len()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "what could not be removed is an error beside the result"
+)]
+fn complain(item: &Item, error: &anyhow::Error) {
+    eprintln!("error: {item}: {error:#}");
+}
+
+impl Item {
+    /// Removes it; what is gone already, a route with its device for instance, is well.
+    fn remove(&self, netlink: &mut Netlink) -> Result<()> {
+        match self {
+            Self::Configuration(path) => absent_is_well(std::fs::remove_file(path)),
+            Self::Programs(bpffs) => Ok(datapath::unload(bpffs).map(|_| ())?),
+            Self::Link(name) => Ok(netlink.delete_link(name).map(|_| ())?),
+            Self::Route(route) => Ok(netlink.delete_route(route).map(|_| ())?),
+            Self::Directory(path) => absent_is_well(empty(path)),
+        }
+    }
+}
+
+/// Removes what is in a directory, and the directory itself unless it is a mount, as in the agent's pod.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)?
+        } else {
+            std::fs::remove_file(&path)?
+        }
+    }
+    match std::fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        other => other,
+    }
+}
+
+fn absent_is_well(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+impl std::fmt::Display for Item {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Configuration(path) => write!(formatter, "network configuration {}", path.display()),
+            Self::Programs(bpffs) => {
+                write!(
+                    formatter,
+                    "programs and maps under {}",
+                    bpffs.join("thalweg").display()
+                )
+            }
+            Self::Link(name) => write!(formatter, "device {name}"),
+            Self::Route(route) => write!(formatter, "route {route}"),
+            Self::Directory(path) => write!(formatter, "directory {}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_devices_are_ours() {
+        assert!(is_ours("tw0123456789ab") && is_ours(HOST_LINK));
+        for foreign in ["eth0", "tw0", "tw0123456789ag", "two123456789ab1", "thalweg_lab"] {
+            assert!(!is_ours(foreign), "{foreign}");
+        }
+    }
+}

@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Body, json_body};
@@ -107,7 +108,12 @@ async fn run(socket: Socket, runtime: Arc<dyn PodRuntime>, request: ExecRequest)
     };
     // A client that has gone needs no status.
     let _ = sink.send(message(ERROR, status.to_string().as_bytes())).await;
-    let _ = sink.close().await;
+    // Clients take a close without a code for a broken connection.
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    let _ = sink.send(Message::Close(Some(frame))).await;
 }
 
 /// Carries the streams until the command has ended; `None` when the client went first.

@@ -151,6 +151,8 @@ fn relay(paths: &Paths, daemon: &mut Child, progress: &mut impl FnMut(&Report)) 
             Report::Step { .. } => {}
             Report::Ready { .. } => return Ok(()),
             Report::Failed { text } => {
+                // It is about to end; whoever looks at the lab afterwards sees that it has.
+                let _ = daemon.wait();
                 return Err(Error::Failed(format!("lab {} did not start: {text}", paths.name)));
             }
         }

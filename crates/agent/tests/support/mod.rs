@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A node for one test: namespaces, an underlay device, a datapath, an apply thread.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test program uses a part of it"
+)]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cni::protocol::{Call, Reply};
+use cni::{Attachment, Error, Pod};
+use datapath::common::NodeConfig;
+use datapath::{Datapath, Timeouts};
+use netlink::{AddressFlags, Netlink, Peer, Veth, netns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use state::{Table, Writer, table};
+use thalweg_agent::apply::{self, Apply, Options, Parts, View};
+use thalweg_agent::cni_server::{self, Server};
+use thalweg_agent::endpoints::Steps;
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+const OWN_NAME: &str = "own";
+const POOLS: [&str; 2] = ["10.244.1.0/24", "fd74:7710::/64"];
+
+/// Returns from the test without root, or fails where it must have been there.
+macro_rules! privileged {
+    () => {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(
+                std::env::var_os("REQUIRE_PRIVILEGED").is_none(),
+                "REQUIRE_PRIVILEGED is set, but this is not root"
+            );
+            eprintln!("skipped: needs root");
+            return;
+        }
+    };
+}
+pub(crate) use privileged;
+
+pub(crate) struct Node {
+    dir: tempfile::TempDir,
+    apply: Option<Apply>,
+    nodes: Writer<model::Node>,
+    endpoints: Table<model::Endpoint>,
+}
+
+impl Node {
+    pub(crate) fn up() -> Self {
+        Self::with_pools(&POOLS)
+    }
+
+    pub(crate) fn with_pools(pools: &[&str]) -> Self {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        mount(
+            Some("bpf"),
+            dir.path(),
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        underlay();
+        thalweg_agent::host::enable_forwarding().unwrap();
+        let (mut nodes, _) = table("nodes");
+        nodes.replace([own(pools)]);
+        nodes.set_in_sync();
+        let (_, endpoints) = table("endpoints");
+        let mut node = Self {
+            dir,
+            apply: None,
+            nodes,
+            endpoints,
+        };
+        node.start();
+        node
+    }
+
+    fn start(&mut self) {
+        let flags = NodeConfig::IPV4 | NodeConfig::IPV6;
+        let datapath =
+            Datapath::load(&datapath::Options::new(self.dir.path(), NodeConfig::new(flags))).unwrap();
+        let (writer, endpoints) = table("endpoints");
+        let parts = Parts {
+            datapath,
+            nodes: self.nodes.table(),
+            endpoints: writer,
+            steps: Steps::default(),
+        };
+        let options = Options {
+            node_name: OWN_NAME.into(),
+            devices: Vec::new(),
+            mtu: None,
+            direct_node_routes: true,
+            cni_socket: self.queue_dir().with_file_name("cni.sock"),
+            gc_interval: Duration::from_secs(3600),
+            timeouts: Timeouts::default(),
+        };
+        self.endpoints = endpoints;
+        self.apply = Some(apply::start(options, parts).unwrap());
+        assert_eq!(self.view(|view| view.problems.clone()), [] as [String; 0]);
+    }
+
+    /// Ends the agent, lets `meanwhile` happen, starts another one.
+    pub(crate) fn restart(&mut self, meanwhile: impl FnOnce()) {
+        self.apply.take().unwrap().stop();
+        meanwhile();
+        self.start();
+    }
+
+    pub(crate) fn queue_dir(&self) -> PathBuf {
+        // The directory is a BPF file system, which takes no files.
+        self.dir
+            .path()
+            .with_extension("run")
+            .join(cni::protocol::DELETE_QUEUE_DIR)
+    }
+
+    /// Serves the plugin's socket.
+    pub(crate) fn serve(&self) -> (Server, PathBuf) {
+        let path = self.queue_dir().with_file_name("cni.sock");
+        let server = cni_server::bind(&path)
+            .unwrap()
+            .serve(self.apply.as_ref().unwrap().client.clone());
+        (server.unwrap(), path)
+    }
+
+    pub(crate) fn netns(&self) -> OwnedFd {
+        netns::create().unwrap()
+    }
+
+    pub(crate) fn call(&self, call: Call, netns: Option<&OwnedFd>) -> Reply {
+        let netns = netns.map(|netns| netns.try_clone().unwrap());
+        self.apply.as_ref().unwrap().client.call(call, netns)
+    }
+
+    /// Attaches a pod and returns its addresses.
+    pub(crate) fn add(&self, id: &str, netns: &OwnedFd) -> Vec<String> {
+        match self.call(add_of(attachment(id)), Some(netns)) {
+            Reply::Added(result) => result
+                .ips
+                .iter()
+                .map(|ip| ip.address.addr().to_string())
+                .collect(),
+            other @ (Reply::Done | Reply::Failed(_)) => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn del(&self, id: &str) -> Result<(), Error> {
+        match self.call(
+            Call::Del {
+                attachment: attachment(id),
+            },
+            None,
+        ) {
+            Reply::Done => Ok(()),
+            Reply::Failed(error) => Err(error),
+            Reply::Added(_) => panic!("an ADD's answer to a DEL"),
+        }
+    }
+
+    pub(crate) fn fail(&self, call: Call, netns: Option<&OwnedFd>) -> Error {
+        match self.call(call, netns) {
+            Reply::Failed(error) => error,
+            other @ (Reply::Added(_) | Reply::Done) => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn set_nodes(&mut self, own_cidrs: &[&str], others: &[(&str, &str, &str)]) {
+        let other = |(name, address, cidr): &(&str, &str, &str)| model::Node {
+            name: (*name).into(),
+            addresses: vec![address.parse().unwrap()],
+            pod_cidrs: vec![cidr.parse().unwrap()],
+        };
+        self.nodes
+            .replace(std::iter::once(own(own_cidrs)).chain(others.iter().map(other)));
+        self.apply.as_ref().unwrap().client.wake();
+    }
+
+    pub(crate) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.apply.as_ref().unwrap().view.borrow())
+    }
+
+    /// Waits until what is published is so.
+    pub(crate) fn wait(&self, is_so: impl FnMut(&View) -> bool) {
+        let mut view = self.apply.as_ref().unwrap().view.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let waited = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, view.wait_for(is_so))
+                .await
+                .map(drop)
+        });
+        waited.unwrap();
+    }
+
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.endpoints
+            .snapshot()
+            .iter()
+            .map(|endpoint| endpoint.id.to_string())
+            .collect()
+    }
+
+    pub(crate) fn links(&self) -> Vec<String> {
+        Netlink::open()
+            .unwrap()
+            .links()
+            .unwrap()
+            .into_iter()
+            .map(|link| link.name)
+            .collect()
+    }
+
+    pub(crate) fn rows(&self) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let dump = self
+            .apply
+            .as_ref()
+            .unwrap()
+            .client
+            .inspect(|datapath| datapath.dump("endpoints").unwrap().unwrap());
+        let rows = runtime.block_on(dump).unwrap();
+        let mut keys: Vec<String> = rows
+            .iter()
+            .map(|row| row.key.to_string().replace('"', ""))
+            .collect();
+        keys.sort();
+        keys
+    }
+
+    pub(crate) fn routes(&self, device: &str) -> Vec<String> {
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.link(device).unwrap().unwrap().index;
+        let routes = netlink.routes(Some(netlink::ROUTE_PROTOCOL)).unwrap();
+        let mut routes: Vec<String> = routes
+            .iter()
+            .filter(|route| route.oif == Some(index))
+            .map(|route| route.dst.to_string())
+            .collect();
+        routes.sort();
+        routes
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(apply) = self.apply.take() {
+            apply.stop();
+        }
+        let _ = std::fs::remove_dir_all(self.dir.path().with_extension("run"));
+        let _ = nix::mount::umount2(self.dir.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+pub(crate) fn attachment(id: &str) -> Attachment {
+    Attachment {
+        container_id: id.into(),
+        ifname: "eth0".into(),
+    }
+}
+
+pub(crate) fn add_of(attachment: Attachment) -> Call {
+    let pod = Pod {
+        namespace: "default".into(),
+        name: attachment.container_id.clone(),
+        uid: "u".into(),
+    };
+    Call::Add {
+        attachment,
+        pod,
+        netns: "/test".into(),
+    }
+}
+
+/// A pair in the caller's namespace.
+pub(crate) fn veth(name: &str, peer: &str) {
+    let peer = Peer {
+        name: peer,
+        mac: None,
+        mtu: None,
+        netns: None,
+    };
+    let veth = Veth {
+        name,
+        mac: None,
+        mtu: None,
+        alias: None,
+        up: true,
+        link_local: false,
+        peer,
+    };
+    let pair = Netlink::open().unwrap().create_veth(&veth).unwrap();
+    Netlink::open().unwrap().set_up(pair.peer_index).unwrap();
+}
+
+/// Sends a datagram to `to` and gets it back; `None` is the node itself.
+pub(crate) fn exchange(from: Option<&OwnedFd>, at: Option<&OwnedFd>, to: &str) {
+    let ip: IpAddr = to.parse().unwrap();
+    let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let server = within(at, || UdpSocket::bind((ip, 0)).unwrap());
+    let client = within(from, || UdpSocket::bind(any).unwrap());
+    client.send_to(b"there", server.local_addr().unwrap()).unwrap();
+    let sender = receive(&server, b"there");
+    server.send_to(b"back", sender).unwrap();
+    receive(&client, b"back");
+}
+
+fn receive(socket: &UdpSocket, wanted: &[u8]) -> SocketAddr {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 16];
+    let (length, sender) = socket.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], wanted);
+    sender
+}
+
+fn within<T: Send>(netns: Option<&OwnedFd>, work: impl FnOnce() -> T + Send) -> T {
+    match netns {
+        Some(netns) => netns::run_in(netns.as_fd(), work).unwrap(),
+        None => work(),
+    }
+}
+
+fn own(cidrs: &[&str]) -> model::Node {
+    model::Node {
+        name: OWN_NAME.into(),
+        addresses: vec!["172.30.0.1".parse().unwrap(), "fd74:77::1".parse().unwrap()],
+        pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+    }
+}
+
+fn underlay() {
+    let mut netlink = Netlink::open().unwrap();
+    netlink.set_up(1).unwrap();
+    veth("eth0", "wire");
+    let index = netlink.link("eth0").unwrap().unwrap().index;
+    for net in ["172.30.0.1/24", "fd74:77::1/64"] {
+        netlink
+            .add_address(index, net.parse().unwrap(), AddressFlags { nodad: true })
+            .unwrap();
+    }
+}

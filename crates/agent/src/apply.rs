@@ -7,6 +7,7 @@
 
 mod client;
 mod collector;
+mod forwarding;
 mod host;
 mod routes;
 mod survey;

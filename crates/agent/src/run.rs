@@ -65,12 +65,14 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     let api = k8s::connect(config.kubeconfig.as_deref()).await?;
     // The watches are on their way while the kernel's side is being restored.
     let tables = Tables::watch(&config.node_name, &api);
+    // Plugins that call from now on wait; one that queued its DEL before is seen when the queue is worked off.
+    let listener = cni_server::bind(&config.cni.socket)?;
     let kernel = tokio::task::spawn_blocking({
         let (config, nodes) = (config.clone(), tables.nodes.clone());
         move || Kernel::start(&config, nodes)
     });
     let kernel = kernel.await??;
-    let cni = cni_server::bind(&config.cni.socket)?.serve(kernel.apply.client.clone())?;
+    let cni = listener.serve(kernel.apply.client.clone())?;
     tokio::task::spawn(apply::forward(tables.nodes.clone(), kernel.apply.client.clone()));
     let agent_socket = http::bind(&config.agent_socket())?;
     let metrics_socket = match config.metrics_address {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node's own devices: the pair through which the host reaches its pods, the underlay, the node's addresses.
+//! The node's own devices: the pair through which the host reaches its pods, the underlay, the node's addresses, forwarding.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use netlink::{Netlink, Peer, Request, Veth, VethPair};
 use routing::Device;
 
 use super::Options;
+use super::forwarding::enable_forwarding;
 use super::survey::{Found, Survey, survey};
 use crate::endpoints::Kernel;
 
@@ -44,6 +45,9 @@ impl Host {
             Err(error) => return self.problems.push(error.to_string()),
         };
         self.mtu = survey.mtu;
+        if let Err(error) = enable_forwarding() {
+            self.problems.push(error.to_string());
+        }
         if let Err(error) = self.ensure_pair(kernel) {
             self.problems.push(error);
         }

@@ -77,7 +77,6 @@ impl Node {
         )
         .unwrap();
         underlay();
-        thalweg_agent::host::enable_forwarding().unwrap();
         let (mut nodes, _) = table("nodes");
         nodes.replace([own(pools)]);
         nodes.set_in_sync();

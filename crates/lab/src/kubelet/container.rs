@@ -163,7 +163,7 @@ impl Container {
 
     /// Whether its process runs.
     pub(super) fn is_running(&self) -> bool {
-        self.process.is_some()
+        self.state.running.is_some()
     }
 
     /// Whether it is past its startup probe.
@@ -202,7 +202,7 @@ impl Container {
         self.began = Some(Instant::now());
         match self.launch(around, reports).await {
             Ok(process) => {
-                self.process = Some(process);
+                self.process = process;
                 self.state = ContainerState {
                     running: Some(ContainerStateRunning {
                         started_at: Some(now()),
@@ -229,7 +229,7 @@ impl Container {
         }
     }
 
-    async fn launch(&mut self, around: Surroundings<'_>, reports: Reports) -> Result<Process, StartError> {
+    async fn launch(&mut self, around: Surroundings<'_>, reports: Reports) -> Result<Option<Process>, StartError> {
         let Surroundings {
             node,
             pod,
@@ -277,7 +277,8 @@ impl Container {
                 reports.send(News::Exited(status)).await;
             }
         });
-        process.ok_or_else(|| StartError::Run("it ended at once".into()))
+        // None when it has ended by now: the news of that is on its way.
+        Ok(process)
     }
 
     /// Takes in the end of its process.

@@ -229,7 +229,11 @@ impl Container {
         }
     }
 
-    async fn launch(&mut self, around: Surroundings<'_>, reports: Reports) -> Result<Option<Process>, StartError> {
+    async fn launch(
+        &mut self,
+        around: Surroundings<'_>,
+        reports: Reports,
+    ) -> Result<Option<Process>, StartError> {
         let Surroundings {
             node,
             pod,

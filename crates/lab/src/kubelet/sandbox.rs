@@ -126,19 +126,24 @@ pub(super) async fn detach(node: &Arc<Node>, pod_uid: &str) -> bool {
     clean
 }
 
-/// Detaches one attachment.
+/// Detaches one attachment and removes the name of its namespace.
 pub(super) async fn detach_one(node: &Arc<Node>, cached: &cni::CachedAttachment) -> bool {
     if let Err(error) = node.cni(&cached.conflist()).del(&cached.attachment).await {
         warn!(%error, container = cached.attachment.container_id, "not detached; trying again");
         return false;
     }
-    let (mntns, path) = (node.handle.mntns.clone(), PathBuf::from(&cached.attachment.netns));
+    unname(node, &cached.attachment).await;
+    true
+}
+
+/// Removes the name of a namespace; the namespace goes with its last process.
+pub(super) async fn unname(node: &Node, attachment: &Attachment) {
+    let (mntns, path) = (node.handle.mntns.clone(), PathBuf::from(&attachment.netns));
     let unbound = blocking(move || in_mounts_of(&mntns, || netns::unbind(&path))).await;
     // After the node's holder died there are no mounts to remove.
     if let Ok(Err(error)) = unbound {
         warn!(%error, "name of the network namespace not removed");
     }
-    true
 }
 
 /// Attachments on record, of pods that are or were here.

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
+use super::cni::CachedAttachment;
 use super::network::NetworkState;
 use super::{Node, blocking, log_dirs, sandbox};
+use crate::controllers::pause_after;
 use crate::{PodRecord, cgroup};
 
 /// How often plugins are told which attachments still exist.
@@ -28,13 +30,24 @@ pub(super) async fn leftovers(node: &Arc<Node>) {
     // Absent is what is wanted, and a log too many does no harm.
     let _ = std::fs::remove_dir_all(log_dirs::all(&node.handle.dir));
     for cached in sandbox::attachments(node) {
-        if sandbox::detach_one(node, &cached).await {
-            info!(
-                container = cached.attachment.container_id,
-                "attachment of an earlier pod removed"
-            );
-        }
+        // The processes are gone, so the name leads nowhere: plugins know what to do without a namespace.
+        sandbox::unname(node, &cached.attachment).await;
+        let node = Arc::clone(node);
+        tokio::spawn(detach(node, cached).in_current_span());
     }
+}
+
+/// Detaches what an earlier kubelet attached, until it succeeds.
+async fn detach(node: Arc<Node>, cached: CachedAttachment) {
+    let mut failures = 0;
+    while !sandbox::detach_one(&node, &cached).await {
+        failures += 1;
+        tokio::time::sleep(pause_after(failures)).await;
+    }
+    info!(
+        container = cached.attachment.container_id,
+        "attachment of an earlier pod removed"
+    );
 }
 
 /// Tells the plugins which attachments are left: when the network is ready for the first time, and then now and again.

@@ -201,7 +201,7 @@ fn wire(
 ) -> Result<(), Error> {
     let fail = |error: netlink::Error| kernel_error(&endpoint.id, &error);
     // Loose: the reverse route of a pod's address names thalweg_host.
-    sysctl::ensure(&format!("net/ipv4/conf/{}/rp_filter", endpoint.host_ifname), "2").map_err(fail)?;
+    sysctl::ensure(&format!("net/ipv4/conf/{}/rp_filter", endpoint.host_ifname), "0").map_err(fail)?;
     watch.lap("sysctl");
     kernel.program(endpoint)?;
     watch.lap("program");

@@ -74,6 +74,8 @@ fn compile(root: &Path, toolchain: &Toolchain, linker: &Path, target_dir: &Path)
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // 32-bit arithmetic, which kernels have since 5.1.
+        "-Ctarget-cpu=v3".to_owned(),
         format!("-Clinker={}", linker.display()),
         format!("--cfg=bpf_target_arch=\"{}\"", variable("CARGO_CFG_TARGET_ARCH")?),
         // The line information of the object must not depend on where it was built.

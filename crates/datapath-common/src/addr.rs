@@ -8,20 +8,42 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An IP address of either family: 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 ///
-/// Eight-byte alignment lets the programs copy and compare it as two words.
-#[repr(C, align(8))]
+/// It is two words, so that the programs keep, copy and compare it in registers.
+#[repr(transparent)]
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Addr(pub [u8; 16]);
+pub struct Addr([u64; 2]);
 
 impl Addr {
     /// `::`, which no packet of a pod may carry as its source.
-    pub const UNSPECIFIED: Self = Self([0; 16]);
+    pub const UNSPECIFIED: Self = Self([0; 2]);
+
+    /// From 16 bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        Self::from_bits(u128::from_be_bytes(octets))
+    }
 
     /// The v4-mapped form of an IPv4 address.
     #[inline(always)]
     #[must_use]
-    pub const fn v4([a, b, c, d]: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self([0, (0xffff << 32 | u32::from_be_bytes(octets) as u64).to_be()])
+    }
+
+    /// The 16 bytes.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 16] {
+        self.to_bits().to_be_bytes()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    const fn from_bits(bits: u128) -> Self {
+        Self([((bits >> 64) as u64).to_be(), (bits as u64).to_be()])
+    }
+
+    const fn to_bits(self) -> u128 {
+        (u64::from_be(self.0[0]) as u128) << 64 | u64::from_be(self.0[1]) as u128
     }
 
     /// The two halves in the machine's byte order: equal if and only if the addresses are, and ordered in a way
@@ -29,19 +51,21 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn words(&self) -> [u64; 2] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-        ]
+        self.0
+    }
+
+    /// The last four bytes as they lie in memory: of a v4-mapped address, the IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_octets(&self) -> [u8; 4] {
+        ((u64::from_be(self.0[1]) & 0xffff_ffff) as u32).to_be_bytes()
     }
 
     /// Whether this is a v4-mapped address.
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {
-        let [high, low] = self.words();
-        high == 0 && u64::from_be(low) >> 32 == 0xffff
+        self.0[0] == 0 && u64::from_be(self.0[1]) >> 32 == 0xffff
     }
 
     /// Multicast of either family, or the IPv4 limited broadcast.
@@ -49,9 +73,10 @@ impl Addr {
     #[must_use]
     pub const fn is_multicast(&self) -> bool {
         if self.is_v4() {
-            self.0[12] >= 224 && (self.0[12] < 240 || self.0[12] == 255)
+            let [first, ..] = self.v4_octets();
+            first >= 224 && (first < 240 || first == 255)
         } else {
-            self.0[0] == 0xff
+            u64::from_be(self.0[0]) >> 56 == 0xff
         }
     }
 
@@ -59,13 +84,13 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn is_v6_link_local(&self) -> bool {
-        self.0[0] == 0xfe && self.0[1] & 0xc0 == 0x80
+        u64::from_be(self.0[0]) >> 54 == 0xfe80 >> 6
     }
 
     /// The address in the standard library's type.
     #[must_use]
     pub const fn to_ip(self) -> IpAddr {
-        Ipv6Addr::from_octets(self.0).to_canonical()
+        Ipv6Addr::from_octets(self.octets()).to_canonical()
     }
 }
 
@@ -95,7 +120,7 @@ impl From<Ipv4Addr> for Addr {
 
 impl From<Ipv6Addr> for Addr {
     fn from(ip: Ipv6Addr) -> Self {
-        Self(ip.octets())
+        Self::v6(ip.octets())
     }
 }
 
@@ -158,8 +183,8 @@ impl fmt::Debug for Be16 {
     }
 }
 
-/// An Ethernet address.
-#[repr(transparent)]
+/// An Ethernet address. It lies at even offsets everywhere.
+#[repr(C, align(2))]
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Mac(pub [u8; 6]);
 

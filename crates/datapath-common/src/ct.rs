@@ -241,7 +241,7 @@ const fn first_state(proto: u8, tcp_flags: u8) -> (State, bool) {
 
 const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
 
-/// The state after a packet of `leg`, where `seen` are the TCP flags of both legs including this packet's.
+/// The state after a packet of `leg`, where `seen` are all TCP flags of either leg, this packet's among them.
 #[inline(always)]
 #[must_use]
 pub const fn next_state(state: State, leg: u8, tcp_flags: u8, seen: [u8; 2]) -> State {

@@ -91,7 +91,7 @@ fn addr() -> impl Strategy<Value = Addr> {
     // Few values, so that equal ends are met.
     prop_oneof![
         (0..3u8, 0..3u8).prop_map(|(a, b)| Addr::v4([10, a, b, 1])),
-        any::<[u8; 16]>().prop_map(Addr),
+        any::<[u8; 16]>().prop_map(Addr::v6),
     ]
 }
 

@@ -74,6 +74,8 @@ reasons! {
     MULTICAST = 225,
     /// Not a dropped packet: an event that found the ring full.
     EVENT_LOST = 226,
+    /// An ICMP error about no connection that is known here.
+    UNRELATED_ICMP_ERROR = 227,
 }
 
 impl Reason {

@@ -42,12 +42,10 @@ row! {
         pub proto: u8,
         /// TCP flags.
         pub tcp_flags: u8,
+        /// ICMP type and code.
+        pub icmp: [u8; 2],
         /// A [`Hook`].
         pub hook: u8,
-        /// ICMP type.
-        pub icmp_type: u8,
-        /// ICMP code.
-        pub icmp_code: u8,
         /// Zero.
         pub _reserved: u8,
     }

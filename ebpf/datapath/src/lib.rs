@@ -1,4 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! The eBPF programs, one binary per hook. The library holds what the binaries share and also compiles on the host,
-//! where it is tested.
-#![cfg_attr(target_arch = "bpf", no_std)]
+//! The eBPF programs: what every packet of a pod meets. The binaries under `bin/` are one program per hook, thin over the
+//! modules here; these also compile on the host, where the parser and the answers are tested and fuzzed.
+//!
+//! It keeps no policy of its own: rows and load-time constants, written by the agent, say what is where.
+//!
+//! Begin at `bin/pod.rs`.
+
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths and offsets in packets and the results of helpers are small"
+)]
+
+pub mod arp;
+pub mod conntrack;
+pub mod ctx;
+pub mod fib;
+pub mod forward;
+pub mod maps;
+pub mod nd;
+pub mod parse;
+pub mod verdict;
+
+pub use ctx::Ctx;
+pub use verdict::{Drop, Verdict};
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel offers some helpers to GPL programs only.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Every map of the programs, and the only places where rows are touched in the kernel's memory.
+//! Every map of the programs, the load-time constants, and the only places that touch rows.
 
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
-use datapath_common::{Addr, Counter, CtEntry, CtKey, Endpoint, maps, metrics};
+use datapath_common::ct::{CtEntry, CtKey, Side, next_state, reopens};
+use datapath_common::{Addr, Counter, Direction, DropEvent, Endpoint, NodeConfig, Reason, maps, metrics};
+use zerocopy::FromZeros;
 
 #[map(name = "endpoints")]
 static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::pinned(maps::ENDPOINTS.max_entries, 0);
@@ -16,3 +20,156 @@ static METRICS: PerCpuArray<Counter> = PerCpuArray::pinned(metrics::METRICS_LEN,
 
 #[map(name = "events")]
 static EVENTS: RingBuf = RingBuf::pinned(maps::EVENTS.max_entries, 0);
+
+#[unsafe(no_mangle)]
+static CONFIG: Global<NodeConfig> = Global::new(NodeConfig::new(0));
+
+/// Whether the node is configured so.
+#[inline(always)]
+#[must_use]
+pub fn configured(flags: u32) -> bool {
+    CONFIG.load().has(flags)
+}
+
+/// Who has an address on this node.
+#[inline(always)]
+#[must_use]
+pub fn endpoint(addr: &Addr) -> Option<&'static Endpoint> {
+    // SAFETY: the kernel frees no row under a running program. The agent replaces rows as a whole, so a row that is read
+    // while it is reused for another address is wrong for this packet at most.
+    unsafe { ENDPOINTS.get(addr) }
+}
+
+/// Adds a packet to a counter.
+#[inline(always)]
+pub fn count(reason: Reason, direction: Direction, length: u32) {
+    if let Some(counter) = METRICS.get_ptr_mut(metrics::index(reason, direction)) {
+        // SAFETY: the row is this CPU's own, and programs of this type do not interrupt each other on a CPU.
+        let counter = unsafe { &mut *counter };
+        counter.packets += 1;
+        counter.bytes += u64::from(length);
+    }
+}
+
+/// Writes an event in the ring's own memory; `false`: the ring is full.
+#[inline(always)]
+#[must_use]
+pub fn tell(event: impl FnOnce(&mut DropEvent)) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<DropEvent>(0) else {
+        return false;
+    };
+    event(entry.write(DropEvent::new_zeroed()));
+    entry.submit(0);
+    true
+}
+
+/// What a packet does to a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Touch {
+    /// The end that sent it.
+    pub side: Side,
+    /// Jiffies.
+    pub now: u32,
+    /// Of TCP; else 0.
+    pub tcp_flags: u8,
+    /// Bytes.
+    pub length: u32,
+}
+
+/// Accounts for a packet in its connection's row; `false`: there is none.
+///
+/// The row is shared by all CPUs. Counters are atomic; the other fields are small, written whole and only when they change:
+/// of two packets at the same instant either may have the last word, as on the wire.
+#[inline(always)]
+#[must_use]
+pub fn touch(key: &CtKey, touch: &Touch) -> bool {
+    let Some(row) = CONNTRACK.get_ptr_mut(key) else {
+        return false;
+    };
+    let Touch {
+        side,
+        now,
+        tcp_flags,
+        length,
+    } = *touch;
+    // SAFETY: `row` is a row of the map, which stays in place while the program runs; each field is accessed as the text
+    // above says, and `leg` is 0 or 1.
+    unsafe {
+        if reopens((*row).state, tcp_flags) {
+            *row = CtEntry::open(now, side, key.proto, tcp_flags, u64::from(length));
+            return true;
+        }
+        let leg = (*row).leg(side);
+        add(&raw mut (*row).packets, leg, 1);
+        add(&raw mut (*row).bytes, leg, u64::from(length));
+        if (*row).last_seen != now {
+            (*row).last_seen = now;
+        }
+        let flags = (&raw mut (*row).tcp_flags).cast::<u8>();
+        let (mine, other) = (flags.add(usize::from(leg)), flags.add(usize::from(leg ^ 1)));
+        let seen = *mine | tcp_flags;
+        if *mine != seen {
+            *mine = seen;
+        }
+        let state = (*row).state;
+        let next = next_state(state, leg, tcp_flags, [seen, *other]);
+        if next != state {
+            (*row).state = next;
+        }
+    }
+    true
+}
+
+/// Adds to one of a pair of counters.
+///
+/// # Safety
+///
+/// `pair` is valid and aligned, and `leg` is 0 or 1.
+#[inline(always)]
+unsafe fn add(pair: *mut [u64; 2], leg: u8, amount: u64) {
+    // SAFETY: the caller's promise.
+    let counter = unsafe { pair.cast::<u64>().add(usize::from(leg)) };
+    // For this target the standard library has atomics without arithmetic. The instruction without a result is as old as
+    // the kernel's verifier; the one that fetches needs 5.12.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: adds to the counter, and does nothing else.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({} + 0) += {}", in(reg) counter, in(reg) amount, options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe { core::sync::atomic::AtomicU64::from_ptr(counter) }
+        .fetch_add(amount, core::sync::atomic::Ordering::Relaxed);
+}
+
+/// What became of a new row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Insertion {
+    /// It is there.
+    Done,
+    /// The table is full.
+    Full,
+    /// Another CPU was faster, or the bucket was locked by the CPU's own interrupted work: the next packet will do it.
+    Busy,
+}
+
+/// `E2BIG`, which a preallocated table without a free row answers.
+const FULL: i32 = -7;
+
+/// Adds a connection.
+#[inline(always)]
+#[must_use]
+pub fn open(key: &CtKey, entry: &CtEntry) -> Insertion {
+    match CONNTRACK.insert(key, entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Insertion::Done,
+        Err(FULL) => Insertion::Full,
+        Err(_) => Insertion::Busy,
+    }
+}
+
+/// Whether there is such a connection.
+#[inline(always)]
+#[must_use]
+pub fn is_connection(key: &CtKey) -> bool {
+    CONNTRACK.get_ptr(key).is_some()
+}

@@ -1,2 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Load gate and packet traversals by BPF_PROG_TEST_RUN.
+//! A node for tests: its own network and mount namespace, a private BPF file system, the real programs on real devices, two
+//! pods and a world outside. Needs root; see [`Node::up`].
+
+mod node;
+pub mod packet;
+
+pub use node::{Node, Pod, require_root};

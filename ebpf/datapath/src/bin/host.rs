@@ -1,24 +1,83 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Programs on other devices; not on a pod's veth.
+//! On the devices of the node itself: what arrives from the wire, and what the host's stack sends to local pods.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
-#[cfg(target_arch = "bpf")]
-mod program {
-    use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use datapath_common::event::Hook;
+use datapath_common::packet::GATEWAY_MAC;
+use datapath_common::{Endpoint, NodeConfig, Reason};
+use thalweg_ebpf::parse::Packet;
+use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse};
 
-    #[classifier]
-    fn from_wire(_ctx: TcContext) -> i32 {
-        TC_ACT_OK
+#[classifier]
+fn from_wire(ctx: TcContext) -> i32 {
+    let ctx = Ctx::new(&ctx);
+    match wire(&ctx) {
+        Ok(verdict) => verdict.emit(&ctx, Hook::FromWire),
+        Err(drop) => drop.emit(&ctx, Hook::FromWire),
     }
+}
 
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
+/// What is not for a local pod goes on as if nobody had looked.
+#[inline(always)]
+fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
+    if maps::configured(NodeConfig::HOST_ROUTING) || !ctx.is_for_us() {
+        return Ok(Verdict::Pass);
     }
+    let ethertype = parse::ethernet(ctx)?.ethertype.get();
+    let Some(pod) = parse::destination(ctx, ethertype).and_then(|destination| pod(&destination)) else {
+        return Ok(Verdict::Pass);
+    };
+    let mut packet = Packet::EMPTY;
+    parse::packet(ctx, ethertype, &mut packet)?;
+    if maps::endpoint(&packet.tuple.source).is_some() {
+        return Err(Drop::new(Reason::INVALID_SOURCE_IP));
+    }
+    conntrack::track(ctx, &packet)?;
+    forward::to_pod(ctx, &packet, pod)
+}
 
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 4] = *b"GPL\0";
+#[classifier]
+fn from_host(ctx: TcContext) -> i32 {
+    let ctx = Ctx::new(&ctx);
+    match host(&ctx) {
+        Ok(verdict) => verdict.emit(&ctx, Hook::FromHost),
+        Err(drop) => drop.emit(&ctx, Hook::FromHost),
+    }
+}
+
+/// The host's routes lead the pods' addresses here; one that no pod has would come back to the host for ever.
+#[inline(always)]
+fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
+    let ethertype = parse::ethernet(ctx)?.ethertype.get();
+    let Some(destination) = parse::destination(ctx, ethertype) else {
+        return Ok(Verdict::Pass);
+    };
+    let Some(pod) = pod(&destination) else {
+        let for_many = destination.is_multicast();
+        return if for_many {
+            Ok(Verdict::Pass)
+        } else {
+            Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP))
+        };
+    };
+    let mut packet = Packet::EMPTY;
+    parse::packet(ctx, ethertype, &mut packet)?;
+    conntrack::track(ctx, &packet)?;
+    forward::address(ctx, pod.mac, GATEWAY_MAC)?;
+    Ok(Verdict::Redirect(ctx.redirect(pod.ifindex)))
+}
+
+#[inline(always)]
+fn pod(addr: &datapath_common::Addr) -> Option<&'static Endpoint> {
+    maps::endpoint(addr).filter(|endpoint| !endpoint.is_host())
+}
+
+/// Never attached: user space runs it to read the clock in which connections keep time.
+#[classifier]
+fn clock(ctx: TcContext) -> i32 {
+    Ctx::new(&ctx).jiffies().cast_signed()
 }
 
 #[cfg(not(target_arch = "bpf"))]

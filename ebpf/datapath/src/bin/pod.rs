@@ -1,24 +1,76 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! Programs on a pod's veth.
+//! On the host end of a pod's veth: what the pod sends.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
-#[cfg(target_arch = "bpf")]
-mod program {
-    use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use datapath_common::event::Hook;
+use datapath_common::packet::ethertype;
+use datapath_common::{Endpoint, NodeConfig, Reason};
+use thalweg_ebpf::parse::{self, Ethernet, Kind, Packet};
+use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd};
 
-    #[classifier]
-    fn from_pod(_ctx: TcContext) -> i32 {
-        TC_ACT_OK
+#[classifier]
+fn from_pod(ctx: TcContext) -> i32 {
+    let ctx = Ctx::new(&ctx);
+    match run(&ctx) {
+        Ok(verdict) => verdict.emit(&ctx, Hook::FromPod),
+        Err(drop) => drop.emit(&ctx, Hook::FromPod),
     }
+}
 
-    #[panic_handler]
-    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
+#[inline(always)]
+fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
+    let ethernet = parse::ethernet(ctx)?;
+    let ethertype = ethernet.ethertype.get();
+    match ethertype {
+        ethertype::IPV4 if maps::configured(NodeConfig::IPV4) => {}
+        ethertype::IPV6 if maps::configured(NodeConfig::IPV6) => {}
+        ethertype::IPV4 | ethertype::IPV6 => return Err(Drop::new(Reason::UNSUPPORTED_L3_PROTOCOL)),
+        ethertype::ARP => return arp::answer(ctx),
+        _ => return Err(Drop::new(Reason::UNSUPPORTED_L2_PROTOCOL)),
     }
+    let mut packet = Packet::EMPTY;
+    parse::packet(ctx, ethertype, &mut packet)?;
+    if packet.kind == Kind::Link {
+        return nd::answer(ctx, &packet);
+    }
+    check_source(ctx, &ethernet, &packet)?;
+    let destination = check_destination(ctx, &packet)?;
+    conntrack::track(ctx, &packet)?;
+    match destination {
+        _ if maps::configured(NodeConfig::HOST_ROUTING) => Ok(Verdict::Stack),
+        Some(host) if host.is_host() => Ok(Verdict::Stack),
+        Some(pod) => forward::to_pod(ctx, &packet, pod),
+        None => fib::leave(ctx, &packet),
+    }
+}
 
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 4] = *b"GPL\0";
+/// The source must be the pod's own, by address, device and MAC.
+#[inline(always)]
+fn check_source(ctx: &Ctx, ethernet: &Ethernet, packet: &Packet) -> Result<(), Drop> {
+    match maps::endpoint(&packet.tuple.source) {
+        Some(own) if own.ifindex == ctx.ifindex() && own.mac == ethernet.source => Ok(()),
+        Some(own) if own.ifindex == ctx.ifindex() => Err(Drop::new(Reason::INVALID_SOURCE_MAC)),
+        // Multicast DNS and its like, of every IPv6 stack.
+        None if packet.tuple.source.is_v6_link_local() && packet.tuple.destination.is_multicast() => {
+            Err(Drop::new(Reason::MULTICAST))
+        }
+        _ => Err(Drop::new(Reason::INVALID_SOURCE_IP)),
+    }
+}
+
+/// The packet must be for the gateway to forward, and not for many.
+#[inline(always)]
+fn check_destination(ctx: &Ctx, packet: &Packet) -> Result<Option<&'static Endpoint>, Drop> {
+    let destination = maps::endpoint(&packet.tuple.destination);
+    if destination.is_none() && packet.tuple.destination.is_multicast() {
+        return Err(Drop::new(Reason::MULTICAST));
+    }
+    if !ctx.is_for_us() {
+        return Err(Drop::new(Reason::INVALID_DESTINATION_MAC));
+    }
+    Ok(destination)
 }
 
 #[cfg(not(target_arch = "bpf"))]

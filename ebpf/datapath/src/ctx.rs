@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! The packet in the kernel: the only place that reads and writes its bytes, and calls the helpers that move it.
+//!
+//! No pointer into the packet outlives a method here, so none is used after a helper that moves the bytes.
+
+use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::{EbpfContext, programs::TcContext};
+use datapath_common::Reason;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::Drop;
+use crate::fib::{Lookup, NextHop};
+use crate::parse::Bytes;
+
+/// `PACKET_HOST`: the Ethernet destination is the receiving device's.
+const PACKET_HOST: u32 = 0;
+
+/// The verifier wants a bound below 65,535 on what is added to a packet's address. No header begins beyond this: two chains
+/// of IPv6 extensions, the packet's and that of a quote in it, have less than 25,000 bytes.
+const OFFSET_MASK: usize = 0x7fff;
+
+const DATA: usize = core::mem::offset_of!(__sk_buff, data);
+const DATA_END: usize = core::mem::offset_of!(__sk_buff, data_end);
+
+/// A packet at a hook.
+#[derive(Debug)]
+pub struct Ctx {
+    skb: *mut __sk_buff,
+}
+
+impl Ctx {
+    /// The packet of a program's context.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self {
+            skb: ctx.as_ptr().cast(),
+        }
+    }
+
+    #[inline(always)]
+    fn skb(&self) -> &__sk_buff {
+        // SAFETY: the kernel hands every program a valid context, which lives as long as the run.
+        unsafe { &*self.skb }
+    }
+
+    /// Bytes with the Ethernet header.
+    #[inline(always)]
+    #[must_use]
+    pub fn length(&self) -> u32 {
+        self.skb().len
+    }
+
+    /// The device at whose hook this is.
+    #[inline(always)]
+    #[must_use]
+    pub fn ifindex(&self) -> u32 {
+        self.skb().ifindex
+    }
+
+    /// Payload of each packet that a GSO packet is cut into; 0 if it is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn gso_size(&self) -> u32 {
+        self.skb().gso_size
+    }
+
+    /// Whether the Ethernet destination is that of the device.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_for_us(&self) -> bool {
+        self.skb().pkt_type == PACKET_HOST
+    }
+
+    /// The low half of jiffies.
+    #[inline(always)]
+    #[must_use]
+    pub fn jiffies(&self) -> u32 {
+        // SAFETY: the helper has no arguments and no preconditions.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    /// Nanoseconds of the monotonic clock.
+    #[inline(always)]
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    /// A field of the context that is declared as 32 bits and that the kernel makes a pointer.
+    ///
+    /// Compiled from Rust, the load is followed by a cut to 32 bits, which ends the verifier's trust in the pointer.
+    #[inline(always)]
+    fn pointer<const FIELD: usize>(&self) -> usize {
+        let address: usize;
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: reads a field of the context, which is valid.
+        unsafe {
+            core::arch::asm!(
+                "{address} = *(u32 *)({skb} + {field})",
+                address = out(reg) address,
+                skb = in(reg) self.skb,
+                field = const FIELD,
+                options(pure, readonly, nostack),
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            address = if FIELD == DATA {
+                self.skb().data as usize
+            } else {
+                self.skb().data_end as usize
+            };
+        }
+        address
+    }
+
+    /// The address of `T` at `offset` if all of it lies in the linear part of the packet.
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let (data, end) = (self.pointer::<DATA>(), self.pointer::<DATA_END>());
+        let address = data + (offset & OFFSET_MASK);
+        (address + size_of::<T>() <= end).then_some(address as *mut T)
+    }
+
+    /// Brings the packet's first bytes into its linear part, where they can be read in place.
+    #[inline(never)]
+    fn linearise(&self, end: u32) -> bool {
+        // SAFETY: the context is valid; no pointer into the packet is alive here (see the module's text).
+        end <= self.length() && unsafe { bpf_skb_pull_data(self.skb, end) } == 0
+    }
+
+    /// Overwrites bytes that were read before.
+    #[inline(always)]
+    pub fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: T) -> Result<(), Drop> {
+        let address = self
+            .at::<T>(offset)
+            .ok_or(Drop::new(Reason::ERROR_WRITING_TO_PACKET))?;
+        // SAFETY: as for `read`; the kernel has made the headers of a cloned packet private before a program that writes
+        // begins.
+        unsafe { address.write(value) };
+        Ok(())
+    }
+
+    /// Overwrites bytes by the helper, for long values on rare paths.
+    #[inline(always)]
+    pub fn store<T: IntoBytes + Immutable>(&self, offset: u32, value: &T) -> Result<(), Drop> {
+        let bytes = value.as_bytes();
+        // SAFETY: the context is valid, the helper reads just `bytes`.
+        let result = unsafe {
+            bpf_skb_store_bytes(
+                self.skb.cast(),
+                offset,
+                bytes.as_ptr().cast(),
+                bytes.len() as u32,
+                0,
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(Drop::new(Reason::ERROR_WRITING_TO_PACKET))
+        }
+    }
+
+    /// Cuts or lengthens the packet.
+    #[inline(always)]
+    pub fn resize(&self, length: u32) -> Result<(), Drop> {
+        // SAFETY: the context is valid and no pointer into the packet is alive.
+        let result = unsafe { bpf_skb_change_tail(self.skb, length, 0) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(Drop::new(Reason::ERROR_WRITING_TO_PACKET))
+        }
+    }
+
+    /// Tells the kernel what a change did to the sum of the packet's words, if the device has computed it.
+    #[inline(always)]
+    pub fn adjust_sum(&self, difference: u32) {
+        // SAFETY: the context is valid. An error says that the kernel keeps no sum, which is fine.
+        unsafe { bpf_csum_update(self.skb, difference) };
+    }
+
+    /// Sends the packet out of a device.
+    #[inline(always)]
+    #[must_use]
+    pub fn redirect(&self, ifindex: u32) -> i32 {
+        // SAFETY: the helper only notes where to.
+        unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+
+    /// Receives the packet at the other end of a veth, in its network namespace.
+    #[inline(always)]
+    #[must_use]
+    pub fn redirect_peer(&self, ifindex: u32) -> i32 {
+        // SAFETY: as above.
+        unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+    }
+
+    /// Sends the packet out of a device to a neighbour that the kernel resolves first.
+    #[inline(always)]
+    #[must_use]
+    pub fn redirect_neighbour(&self, ifindex: u32, next: &mut NextHop) -> i32 {
+        let next = core::ptr::from_mut(next).cast::<bpf_redir_neigh>();
+        // SAFETY: `NextHop` has the layout and size of the kernel's structure.
+        unsafe { bpf_redirect_neigh(ifindex, next, size_of::<NextHop>() as i32, 0) as i32 }
+    }
+
+    /// Asks the routing table and the neighbour table. 0: both have an answer.
+    #[inline(always)]
+    #[must_use]
+    pub fn fib(&self, lookup: &mut Lookup) -> i64 {
+        let lookup = core::ptr::from_mut(lookup).cast::<bpf_fib_lookup>();
+        // SAFETY: `Lookup` has the layout and size of the kernel's structure.
+        unsafe { fib_lookup(self.skb.cast(), lookup, size_of::<Lookup>() as i32, 0) }
+    }
+}
+
+impl Bytes for Ctx {
+    #[inline(always)]
+    fn read<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        if self.at::<T>(offset).is_none() && !self.linearise((offset + size_of::<T>()) as u32) {
+            return None;
+        }
+        let address = self.at::<T>(offset)?;
+        // SAFETY: `at` has checked the bounds, which the verifier checks again; any bytes are a `T`. The address may be
+        // less aligned than `T` wants: for this target the compiler takes alignment as leave to read whole words, which every
+        // kernel for x86 and ARM allows in packets. (It reads unaligned values byte by byte.)
+        Some(unsafe { address.read() })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.length() as usize
+    }
+
+    #[inline(always)]
+    fn is_gso(&self) -> bool {
+        self.gso_size() != 0
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Out of the node: by the kernel's own routing and neighbour tables.
+
+use datapath_common::packet::ETH_LEN;
+use datapath_common::{Addr, Be16, Mac};
+
+use crate::parse::Packet;
+use crate::{Ctx, Drop, Verdict, forward};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// `BPF_FIB_LKUP_RET_SUCCESS`.
+const SUCCESS: i64 = 0;
+/// `BPF_FIB_LKUP_RET_NO_NEIGH`: there is a route, but its next hop's address is to be resolved first.
+const NO_NEIGHBOUR: i64 = 7;
+
+/// The kernel's `struct bpf_fib_lookup`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    family: u8,
+    proto: u8,
+    ports: [Be16; 2],
+    /// In: bytes of the IP packet as it goes out, to be compared with the route's MTU.
+    length: u16,
+    /// In: the device that received. Out: the one that sends.
+    ifindex: u32,
+    flow: u32,
+    source: [u64; 2],
+    /// In: the destination. Out: the next hop.
+    destination: [u64; 2],
+    vlan: [u16; 2],
+    source_mac: Mac,
+    destination_mac: Mac,
+}
+
+/// The kernel's `struct bpf_redir_neigh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NextHop {
+    family: u32,
+    address: [[u32; 2]; 2],
+}
+
+const _: () = assert!(size_of::<Lookup>() == 64 && size_of::<NextHop>() == 20);
+
+/// To the next hop past the host's stack. What the tables refuse, or what is too big for the route, is left to the stack,
+/// which answers with the right ICMP error.
+#[inline(never)]
+pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
+    if packet.ttl <= 1 {
+        return Ok(Verdict::Stack);
+    }
+    let mut lookup = lookup(ctx, packet);
+    match ctx.fib(&mut lookup) {
+        SUCCESS => {
+            forward::hop(ctx, packet)?;
+            forward::address(ctx, lookup.destination_mac, lookup.source_mac)?;
+            Ok(Verdict::Redirect(ctx.redirect(lookup.ifindex)))
+        }
+        NO_NEIGHBOUR => {
+            forward::hop(ctx, packet)?;
+            let mut next = NextHop {
+                family: u32::from(lookup.family),
+                address: lookup.destination.map(halves),
+            };
+            Ok(Verdict::Redirect(
+                ctx.redirect_neighbour(lookup.ifindex, &mut next),
+            ))
+        }
+        _ => Ok(Verdict::Stack),
+    }
+}
+
+#[inline(always)]
+const fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+#[inline(always)]
+fn lookup(ctx: &Ctx, packet: &Packet) -> Lookup {
+    let tuple = &packet.tuple;
+    Lookup {
+        family: if packet.v4 { AF_INET } else { AF_INET6 },
+        proto: tuple.proto,
+        ports: [tuple.source_port, tuple.destination_port],
+        length: length_on_wire(ctx, packet),
+        ifindex: ctx.ifindex(),
+        flow: 0,
+        source: kernel_address(&tuple.source, packet.v4),
+        destination: kernel_address(&tuple.destination, packet.v4),
+        vlan: [0; 2],
+        source_mac: Mac([0; 6]),
+        destination_mac: Mac([0; 6]),
+    }
+}
+
+/// Bytes of the IP packet; of a GSO packet, about those of each packet that it is cut into.
+#[inline(always)]
+fn length_on_wire(ctx: &Ctx, packet: &Packet) -> u16 {
+    match ctx.gso_size() {
+        0 => (packet.end as usize - ETH_LEN) as u16,
+        size => packet.l4 - ETH_LEN as u16 + size as u16,
+    }
+}
+
+/// IPv4 in the first four bytes.
+#[inline(always)]
+fn kernel_address(addr: &Addr, v4: bool) -> [u64; 2] {
+    let [a, b, c, d] = addr.v4_octets();
+    if v4 {
+        [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
+    } else {
+        addr.words()
+    }
+}

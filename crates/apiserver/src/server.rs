@@ -60,6 +60,25 @@ pub(crate) struct Server {
     pub(crate) stopping: CancellationToken,
 }
 
+impl Server {
+    /// A server with the objects that every cluster has.
+    pub(crate) fn new(config: Config) -> Result<Self, StartError> {
+        let limits = Limits {
+            history: config.watch_history,
+            queue: config.watcher_queue,
+        };
+        let allocator = Allocator::new(config.service_cidrs, config.node_ports.clone());
+        let server = Self {
+            config,
+            store: Store::new(limits, allocator),
+            registry: SharedRegistry::new(),
+            stopping: CancellationToken::new(),
+        };
+        bootstrap::create_initial_objects(&server).map_err(|e| StartError::Bootstrap(e.message))?;
+        Ok(server)
+    }
+}
+
 /// A running API server. Dropping it stops the server without waiting.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -78,20 +97,9 @@ impl ApiServer {
             return Err(StartError::NoListener);
         }
         let identity = tls::identity(&config.sans)?;
-        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let limits = Limits {
-            history: config.watch_history,
-            queue: config.watcher_queue,
-        };
-        let allocator = Allocator::new(config.service_cidrs, config.node_ports.clone());
-        let token = config.token.clone();
-        let server = Arc::new(Server {
-            config,
-            store: Store::new(limits, allocator),
-            registry: SharedRegistry::new(),
-            stopping: stopping.clone(),
-        });
-        bootstrap::create_initial_objects(&server).map_err(|e| StartError::Bootstrap(e.message))?;
+        let (token, tasks) = (config.token.clone(), TaskTracker::new());
+        let server = Arc::new(Server::new(config)?);
+        let stopping = server.stopping.clone();
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut addresses = Vec::new();
         for listener in listeners {

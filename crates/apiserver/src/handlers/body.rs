@@ -2,7 +2,8 @@
 //! Request bodies into objects of their kind.
 
 use http::header::CONTENT_TYPE;
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Map, Value};
 
 use super::{Context, FieldValidation};
 use crate::admission;
@@ -99,8 +100,9 @@ pub(super) fn conform(
     };
     let unknown = match (&resource.custom, resource.check) {
         (Some(custom), _) => {
-            value::drop_nulls(&mut value["metadata"]);
-            custom.prune(value)
+            let mut unknown = conform_metadata(value).map_err(&refuse)?;
+            unknown.extend(custom.prune(value));
+            unknown
         }
         (None, Some(check)) => {
             value::drop_nulls(value);
@@ -123,4 +125,19 @@ pub(super) fn conform(
         FieldValidation::Warn => Ok(problems),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
     }
+}
+
+/// The metadata of a custom object is that of every other one.
+fn conform_metadata(value: &mut Value) -> Result<Vec<String>, String> {
+    let metadata = &mut value["metadata"];
+    value::drop_nulls(metadata);
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    let unknown = fields::check::<ObjectMeta>(metadata)?;
+    unknown.iter().for_each(|path| fields::remove(metadata, path));
+    Ok(unknown
+        .iter()
+        .map(|path| format!("metadata.{}", fields::display(path)))
+        .collect())
 }

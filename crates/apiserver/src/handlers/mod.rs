@@ -12,6 +12,9 @@ mod scale;
 mod update;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::update::Change;
-use super::{Context, FieldValidation, WriteOptions, Written, body, create};
+use super::{Context, WriteOptions, Written, body, create};
 use crate::convert;
 use crate::crd;
 use crate::fields::Parsed;
@@ -103,12 +103,7 @@ fn apply_patch(
     body::check_kind(resource, &config)?;
     check_identity(context, &config)?;
     apply::check_config(&config)?;
-    // An applied field that nobody knows is never silently lost.
-    let validation = match options.validation {
-        FieldValidation::Ignore => FieldValidation::Ignore,
-        FieldValidation::Warn | FieldValidation::Strict => options.validation,
-    };
-    let warnings = body::conform(resource, &mut config, &parsed.duplicates, validation)?;
+    let warnings = body::conform(resource, &mut config, &parsed.duplicates, options.validation)?;
     let subresource = context.target.subresource.as_deref().unwrap_or_default();
     reset_fields(resource.status, subresource, &mut config);
     let mut live = old.map_or(Value::Null, |o| o.value());

@@ -17,6 +17,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::error::{Doing as _, Error};
+use crate::external::External;
 use crate::kubelet;
 use crate::node::{CNI_CONF_DIR, NodeHandle};
 use crate::plan::{API_PORT, Plan, api_url};
@@ -32,21 +33,59 @@ const POD_NAMESPACE: &str = "default";
 
 /// The API server of a lab.
 pub(crate) struct Cluster {
-    server: ApiServer,
+    /// Serves as long as it is kept.
+    _server: Option<ApiServer>,
     runtime: Arc<kubelet::Runtime>,
     url: String,
+    root_ca: Option<String>,
     kubeconfig: String,
     node_kubeconfig: String,
 }
 
 impl Cluster {
-    /// Starts the API server and writes the kubeconfig for this machine.
-    pub(crate) fn start(paths: &Paths, spec: &Spec, plan: &Plan, underlay: &Underlay) -> Result<Self, Error> {
-        if spec.api == ApiKind::External {
-            return Err(Error::Refused(
-                "an external API server is not supported yet".to_owned(),
-            ));
-        }
+    /// Starts the API server, or finds the external one, and writes the kubeconfig for this machine.
+    pub(crate) async fn start(
+        paths: &Paths,
+        spec: &Spec,
+        plan: &Plan,
+        underlay: &Underlay,
+    ) -> Result<Self, Error> {
+        let inside = plan
+            .api
+            .first()
+            .ok_or_else(|| Error::Failed("the underlay has no address".to_owned()))?;
+        let inside = api_url(inside.addr(), API_PORT);
+        let listeners = underlay.listen(plan)?;
+        let cluster = match spec.api {
+            ApiKind::Embedded => Self::embedded(paths, plan, listeners, &inside)?,
+            ApiKind::External => {
+                let external = match &spec.kubeconfig {
+                    Some(path) => External::from_kubeconfig(path)?,
+                    None => External::start(paths, plan).await?,
+                };
+                external
+                    .forward(listeners)
+                    .doing(|| "forward to the API server".to_owned())?;
+                Self {
+                    _server: None,
+                    runtime: Arc::default(),
+                    root_ca: None,
+                    kubeconfig: external.kubeconfig.to_string(),
+                    node_kubeconfig: external.node_kubeconfig(&inside).to_string(),
+                    url: external.url,
+                }
+            }
+        };
+        write_private(&paths.kubeconfig(), &cluster.kubeconfig)?;
+        Ok(cluster)
+    }
+
+    fn embedded(
+        paths: &Paths,
+        plan: &Plan,
+        inside_listeners: Vec<TcpListener>,
+        inside: &str,
+    ) -> Result<Self, Error> {
         let runtime = Arc::new(kubelet::Runtime::default());
         let mut config = Config::new(token()?, service_cidrs(&plan.service_cidrs)?).runtime(runtime.clone());
         for address in &plan.api {
@@ -59,24 +98,18 @@ impl Cluster {
             .doing(|| "listen on 127.0.0.1".to_owned())?
             .port();
         let mut listeners = vec![local];
-        listeners.extend(underlay.listen(plan)?);
+        listeners.extend(inside_listeners);
         let server = ApiServer::start(config, listeners)
             .map_err(|error| Error::Failed(format!("cannot start the API server: {error}")))?;
         let url = api_url(Ipv4Addr::LOCALHOST.into(), port);
         let context = format!("thalweg-lab-{}", paths.name);
-        let kubeconfig = server.kubeconfig(&context, &url);
-        let inside = plan
-            .api
-            .first()
-            .ok_or_else(|| Error::Failed("the underlay has no address".to_owned()))?;
-        let node_kubeconfig = server.kubeconfig(&context, &api_url(inside.addr(), API_PORT));
-        write_private(&paths.kubeconfig(), &kubeconfig)?;
         Ok(Self {
-            server,
             runtime,
+            root_ca: Some(server.ca_pem().to_owned()),
+            kubeconfig: server.kubeconfig(&context, &url),
+            node_kubeconfig: server.kubeconfig(&context, inside),
             url,
-            kubeconfig,
-            node_kubeconfig,
+            _server: Some(server),
         })
     }
 
@@ -85,9 +118,9 @@ impl Cluster {
         &self.url
     }
 
-    /// The certificate authority, PEM.
+    /// The certificate authority, PEM, to be published to pods; a real API server publishes its own.
     pub(crate) fn root_ca(&self) -> Option<String> {
-        Some(self.server.ca_pem().to_owned())
+        self.root_ca.clone()
     }
 
     /// Tells the API server's `exec` and `logs` where the pods are.
@@ -131,7 +164,7 @@ fn service_cidrs(cidrs: &[IpNet]) -> Result<ServiceCidrs, Error> {
 }
 
 /// A random bearer token.
-fn token() -> Result<String, Error> {
+pub(crate) fn token() -> Result<String, Error> {
     use std::io::Read as _;
     let mut bytes = [0u8; 16];
     let mut random = std::fs::File::open("/dev/urandom").doing(|| "open /dev/urandom".to_owned())?;
@@ -142,7 +175,7 @@ fn token() -> Result<String, Error> {
 }
 
 /// Writes a file that only root may read.
-fn write_private(path: &Path, content: &str) -> Result<(), Error> {
+pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), Error> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let operation = || format!("write {}", path.display());

@@ -105,7 +105,7 @@ impl Daemon {
         progress.step(format!("namespaces of {} nodes", self.state.nodes.len()));
         let underlay = self.wire()?;
         progress.step(format!("underlay, {}", topology(self.plan.topology)));
-        let cluster = Cluster::start(&self.paths, &self.state.spec, &self.plan, &underlay)?;
+        let cluster = Cluster::start(&self.paths, &self.state.spec, &self.plan, &underlay).await?;
         self.state.api_url = Some(cluster.url().to_owned());
         self.state.save(&self.paths)?;
         progress.step(format!("API server at {}", cluster.url()));

@@ -13,6 +13,7 @@ pub mod controllers;
 pub mod daemon;
 mod down;
 mod error;
+mod external;
 mod fabric;
 pub mod hold;
 pub mod kubelet;

@@ -205,6 +205,9 @@ impl Spec {
                 self.pods_per_node
             ));
         }
+        if self.kubeconfig.is_some() && self.api == ApiKind::Embedded {
+            return refused("kubeconfig: it is of use only with api: external (--api external)".to_owned());
+        }
         let mut names = BTreeSet::new();
         for name in self.nodes.list().iter().filter_map(|node| node.name.as_deref()) {
             if !is_dns_label(name) || !names.insert(name) {
@@ -296,6 +299,7 @@ mod tests {
             ("topology: ring", "ring"),
             ("nodes: [{name: a}, {name: a}]", "\"a\" is taken"),
             ("podsPerNode: 1000", "podsPerNode: 1000"),
+            ("kubeconfig: /x", "only with api: external"),
             ("podCIDRs: [10.0.0.0/33]", "podCIDRs"),
             ("podCIDRs: [10.0.0.0/16]", "one CIDR per family"),
             ("{family: ipv4, podCIDRs: ['fd00::/48']}", "one CIDR per family"),

@@ -107,10 +107,12 @@ impl Kubeconfig<'_> {
         let Self {
             name, server, token, ..
         } = self;
+        // Quoted: a token or a name of digits alone would be a number to YAML, and kubectl refuses it.
         format!(
-            "apiVersion: v1\nkind: Config\nclusters:\n- name: {name}\n  cluster:\n    server: {server}\n    \
-             certificate-authority-data: {ca}\nusers:\n- name: {name}\n  user:\n    token: {token}\ncontexts:\n- name: \
-             {name}\n  context:\n    cluster: {name}\n    user: {name}\n    namespace: default\ncurrent-context: {name}\n"
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: \"{name}\"\n  cluster:\n    server: {server}\n    \
+             certificate-authority-data: {ca}\nusers:\n- name: \"{name}\"\n  user:\n    token: \"{token}\"\ncontexts:\n\
+             - name: \"{name}\"\n  context:\n    cluster: \"{name}\"\n    user: \"{name}\"\n    namespace: default\n\
+             current-context: \"{name}\"\n"
         )
     }
 }

@@ -114,7 +114,6 @@ impl Node {
             let row = Endpoint::pod(pod.ifindex, pod.mac);
             datapath.endpoints().upsert(pod.v4.into(), &row).expect("row");
             datapath.endpoints().upsert(pod.v6.into(), &row).expect("row");
-            datapath.attach_pod(&pod.ifname, pod.ifindex).expect("attach");
         }
         for address in [IpAddr::from(Self::V4), Self::V6.into()] {
             datapath
@@ -122,8 +121,6 @@ impl Node {
                 .upsert(address, &Endpoint::host())
                 .expect("row");
         }
-        datapath.attach_wire("wire", wire).expect("attach");
-        datapath.attach_host("thalweg_host", host).expect("attach");
         Self {
             datapath,
             events,
@@ -134,6 +131,19 @@ impl Node {
             host,
             bpffs,
         }
+    }
+
+    /// Attaches the programs to the devices; without it nothing moves but what [`run`](Self::run) runs.
+    pub fn attach(&mut self) {
+        for pod in &self.pods {
+            self.datapath
+                .attach_pod(&pod.ifname, pod.ifindex)
+                .expect("attach");
+        }
+        self.datapath.attach_wire("wire", self.wire).expect("attach");
+        self.datapath
+            .attach_host("thalweg_host", self.host)
+            .expect("attach");
     }
 
     /// Runs a program on a frame that comes from the given device.

@@ -100,7 +100,8 @@ fn pods_talk_to_each_other_to_the_host_and_to_other_nodes() {
     if !require_root() {
         return;
     }
-    let node = Node::up();
+    let mut node = Node::up();
+    node.attach();
     let here = netns::current().expect("namespace");
     let [a, b] = &node.pods;
     for (from, at, address) in [

@@ -200,7 +200,7 @@ fn wire(
     watch: &mut Stopwatch,
 ) -> Result<(), Error> {
     let fail = |error: netlink::Error| kernel_error(&endpoint.id, &error);
-    // Loose: the reverse route of a pod's address names thalweg_host.
+    // Even the loose filter refuses packets on a device without an address; the datapath checks sources itself.
     sysctl::ensure(&format!("net/ipv4/conf/{}/rp_filter", endpoint.host_ifname), "0").map_err(fail)?;
     watch.lap("sysctl");
     kernel.program(endpoint)?;

@@ -47,7 +47,12 @@ pub(crate) fn check<T: DeserializeOwned>(value: &Value) -> Result<Vec<Vec<String
         collect(&path, &mut segments);
         unknown.push(segments);
     });
-    found.map(|_| unknown).map_err(|e| e.to_string())
+    found
+        .map(|_| unknown)
+        .map_err(|error| match serde_path_to_error::deserialize::<_, T>(value) {
+            Err(error) => format!("{}: {}", error.path(), error.inner()),
+            Ok(_) => error.to_string(),
+        })
 }
 
 fn collect(path: &serde_ignored::Path<'_>, into: &mut Vec<String>) {
@@ -206,8 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_are_errors() {
-        assert!(check::<Pod>(&json!({ "spec": { "containers": "x" } })).is_err());
+    fn wrong_types_are_errors_that_name_the_field() {
+        let error = check::<Pod>(&json!({ "spec": { "containers": [{ "name": true }] } })).unwrap_err();
+        assert_eq!(
+            error,
+            "spec.containers[0].name: invalid type: boolean `true`, expected a string"
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! program work against it.
 //!
 //! It is deliberately no cluster: it persists nothing, authorizes everything for the one token that it knows, and runs no
-//! controllers (whoever embeds it schedules pods, makes endpoints, empties namespaces). It converts between versions of a
-//! custom resource only by name, and calls no webhooks.
+//! controllers (whoever embeds it schedules pods, makes endpoints, empties namespaces); only what an object owned goes with
+//! it, at once. It converts between versions of a custom resource only by name, evaluates no CEL, and calls no webhooks.
 //!
 //! Start at [`ApiServer::start`] with a [`Config`].
 

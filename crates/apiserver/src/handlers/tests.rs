@@ -54,12 +54,11 @@ fn call(
         .unwrap()
         .clone();
     let mut headers = HeaderMap::new();
-    if !content_type.is_empty() {
-        headers.insert(
-            http::header::CONTENT_TYPE,
-            HeaderValue::from_str(content_type).unwrap(),
-        );
-    }
+    headers.extend(
+        HeaderValue::from_str(content_type)
+            .ok()
+            .map(|t| (http::header::CONTENT_TYPE, t)),
+    );
     let head = Head {
         method: method.clone(),
         headers,

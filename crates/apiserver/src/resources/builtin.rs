@@ -170,7 +170,10 @@ pub(super) fn all() -> Vec<Resource> {
 }
 
 fn core() -> Vec<Row> {
-    use api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+    use api::core::v1::{
+        ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+        ReplicationController, Secret, Service, ServiceAccount,
+    };
     vec![
         row::<Namespace>("", "Namespace", "namespaces")
             .short(&["ns"])
@@ -196,6 +199,17 @@ fn core() -> Vec<Row> {
         row::<ConfigMap>("", "ConfigMap", "configmaps").short(&["cm"]),
         row::<Secret>("", "Secret", "secrets").fields(&[("type", "/type")]),
         row::<ServiceAccount>("", "ServiceAccount", "serviceaccounts").short(&["sa"]),
+        // Nothing acts on these here, but manifests bring them, and `kubectl apply --prune` asks for them.
+        row::<PersistentVolume>("", "PersistentVolume", "persistentvolumes")
+            .short(&["pv"])
+            .cluster()
+            .status(),
+        row::<PersistentVolumeClaim>("", "PersistentVolumeClaim", "persistentvolumeclaims")
+            .short(&["pvc"])
+            .status(),
+        row::<ReplicationController>("", "ReplicationController", "replicationcontrollers")
+            .short(&["rc"])
+            .status(),
         row::<Event>("", "Event", "events")
             .short(&["ev"])
             .fields(EVENT_FIELDS),
@@ -207,7 +221,7 @@ fn core() -> Vec<Row> {
 
 fn workloads() -> Vec<Row> {
     use api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-    use api::batch::v1::Job;
+    use api::batch::v1::{CronJob, Job};
     vec![
         row::<Deployment>("apps", "Deployment", "deployments")
             .short(&["deploy"])
@@ -229,6 +243,11 @@ fn workloads() -> Vec<Row> {
             .in_all(),
         row::<DaemonSet>("apps", "DaemonSet", "daemonsets")
             .short(&["ds"])
+            .status()
+            .generation()
+            .in_all(),
+        row::<CronJob>("batch", "CronJob", "cronjobs")
+            .short(&["cj"])
             .status()
             .generation()
             .in_all(),

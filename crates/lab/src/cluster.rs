@@ -171,7 +171,8 @@ pub(crate) fn token() -> Result<String, Error> {
     random
         .read_exact(&mut bytes)
         .doing(|| "read /dev/urandom".to_owned())?;
-    Ok(u128::from_ne_bytes(bytes).to_string())
+    // Digits alone would be a number in YAML.
+    Ok(format!("lab-{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 /// Writes a file that only root may read.

@@ -130,7 +130,11 @@ fn start_daemon(paths: &Paths, options: &Options) -> Result<Child, Error> {
         .map_err(std::io::Error::from)
         .doing(operation)?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&spec).doing(operation)?;
+        match stdin.write_all(&spec) {
+            // It has died already: its reason is in the log.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written.doing(operation)?,
+        }
     }
     Ok(child)
 }

@@ -63,9 +63,12 @@ fn two_labs_run_side_by_side() {
     let Some(one) = start("one", |_| ()) else { return };
     let Some(two) = start("two", |_| ()) else { return };
     let ips = [&one, &two].map(|lab| lab.pod_ips("pod-2-1").unwrap());
-    assert_eq!(ips[0], ips[1], "the same addresses");
-    for lab in [&one, &two] {
-        assert_pings(lab, "pod-1-1", ips[0][0]);
+    for (lab, ips) in [&one, &two].into_iter().zip(&ips) {
+        assert!(
+            ips[0].to_string().starts_with("10.244.1."),
+            "both use the same range: {ips:?}"
+        );
+        assert_pings(lab, "pod-1-1", ips[0]);
     }
     let again = thalweg(&["lab", "up", "--name", one.name()]);
     assert!(

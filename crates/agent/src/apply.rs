@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use crate::endpoints::{Endpoints, Kernel, NamespaceId, Steps};
 
-pub use client::{Client, Command};
+pub use client::{Calls, Client, Command};
 pub use host::{HOST_LINK, HOST_PEER};
 use worker::Worker;
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datapath::common::Reason;
+use datapath::common::{Reason, maps};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -144,7 +144,36 @@ impl Scrape {
             "thalweg_conntrack_collected",
             "Connections removed by the last collection",
             removed,
-        )
+        )?;
+        self.maps(out, entries)
+    }
+
+    fn maps(&self, out: &mut Out<'_, '_>, connections: u64) -> fmt::Result {
+        let addresses: usize = self
+            .0
+            .endpoints
+            .snapshot()
+            .iter()
+            .map(|endpoint| endpoint.ips.len())
+            .sum();
+        let addresses = u64::try_from(addresses).unwrap_or(u64::MAX);
+        let label = |map: &str| -> Labels { vec![("map", map.to_owned())] };
+        let entries = [
+            (label(maps::ENDPOINTS.name), addresses),
+            (label(maps::CONNTRACK.name), connections),
+        ];
+        out.gauges(
+            "thalweg_map_entries",
+            "Rows of a BPF map that are pods' or were last counted",
+            entries,
+        )?;
+        let endpoints_max = u64::from(maps::ENDPOINTS.max_entries);
+        let conntrack_max = u64::from(self.0.conntrack.max_entries());
+        let max = [
+            (label(maps::ENDPOINTS.name), endpoints_max),
+            (label(maps::CONNTRACK.name), conntrack_max),
+        ];
+        out.gauges("thalweg_map_max_entries", "Rows that fit into a BPF map", max)
     }
 
     fn endpoints(&self, out: &mut Out<'_, '_>, view: &View) -> fmt::Result {

@@ -71,7 +71,11 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
         let (config, nodes) = (config.clone(), tables.nodes.clone());
         move || Kernel::start(&config, nodes)
     });
-    let kernel = kernel.await??;
+    let kernel = tokio::select! {
+        kernel = kernel => kernel??,
+        // What is half done is completed or swept by the next start, as after a crash.
+        () = stop.requested() => return Ok(()),
+    };
     let cni = listener.serve(kernel.apply.client.clone())?;
     tokio::task::spawn(apply::forward(tables.nodes.clone(), kernel.apply.client.clone()));
     let agent_socket = http::bind(&config.agent_socket())?;
@@ -264,6 +268,7 @@ fn observed(
 fn registry(kernel: &Kernel, observed: Arc<Observed>) -> Registry {
     let mut registry = Registry::default();
     kernel.steps.register(&mut registry);
+    kernel.apply.client.calls().register(&mut registry);
     registry.register_collector(Box::new(Scrape(observed)));
     registry
 }

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use cni::protocol::{Call, Reply};
 use cni::{Error, codes};
 use datapath::Datapath;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 
 use super::COMMANDS_MAX;
@@ -58,16 +62,33 @@ impl std::fmt::Debug for Command {
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: SyncSender<Command>,
+    calls: Calls,
 }
 
 impl Client {
     pub(super) fn new(commands: SyncSender<Command>) -> Self {
-        Self { commands }
+        Self {
+            commands,
+            calls: Calls::default(),
+        }
+    }
+
+    /// How many calls of the plugin ended how.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// Runs a call of the plugin and waits for its end; for threads that may block.
     #[must_use]
     pub fn call(&self, call: Call, netns: Option<OwnedFd>) -> Reply {
+        let verb = verb(&call);
+        let reply = self.send_and_wait(call, netns);
+        self.calls.count(verb, &reply);
+        reply
+    }
+
+    fn send_and_wait(&self, call: Call, netns: Option<OwnedFd>) -> Reply {
         let (reply, answer) = mpsc::sync_channel(1);
         let deadline = Instant::now() + CALL_TIMEOUT;
         if let Err(error) = self.commands.try_send(Command::Cni {
@@ -123,6 +144,41 @@ impl Client {
 
     pub(super) fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
+    }
+}
+
+/// Calls of the plugin, by verb and result.
+#[derive(Clone, Debug, Default)]
+pub struct Calls(Family<CallLabel, Counter>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabel {
+    verb: &'static str,
+    result: &'static str,
+}
+
+impl Calls {
+    /// Adds the counters to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("thalweg_cni_requests", "Calls of the CNI plugin", self.0.clone());
+    }
+
+    fn count(&self, verb: &'static str, reply: &Reply) {
+        let result = match reply {
+            Reply::Added(_) | Reply::Done => "ok",
+            Reply::Failed(_) => "error",
+        };
+        self.0.get_or_create(&CallLabel { verb, result }).inc();
+    }
+}
+
+fn verb(call: &Call) -> &'static str {
+    match call {
+        Call::Add { .. } => "add",
+        Call::Del { .. } => "del",
+        Call::Check { .. } => "check",
+        Call::Gc { .. } => "gc",
+        Call::Status => "status",
     }
 }
 

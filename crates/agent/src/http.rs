@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's own socket: what the command line and monitoring ask. Reads only.
 
+mod bounded;
 mod events;
 mod status;
 mod views;
@@ -29,6 +30,12 @@ use crate::readiness::first_missing;
 
 /// How long the apply thread may take to answer a question.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the TCP listener lets in: a scrape takes milliseconds.
+const METRICS_BOUNDS: bounded::Bounds = bounded::Bounds {
+    connections: 32,
+    time: Duration::from_secs(10),
+};
 
 /// What requests are answered from.
 #[derive(Clone, Debug)]
@@ -85,9 +92,7 @@ pub async fn serve(listener: UnixListener, site: Site, stop: impl Future<Output 
 
 /// Answers requests for metrics and health on TCP until it is dropped.
 pub async fn serve_metrics(listener: TcpListener, site: Site) {
-    if let Err(error) = axum::serve(listener, open().with_state(site)).await {
-        tracing::error!(%error, "metrics are no longer served");
-    }
+    bounded::serve(listener, open().with_state(site), METRICS_BOUNDS).await;
 }
 
 /// What anybody on the network may ask where `metricsAddress` is set.

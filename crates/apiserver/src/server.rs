@@ -99,13 +99,16 @@ impl ApiServer {
         let identity = tls::identity(&config.sans)?;
         let (token, tasks) = (config.token.clone(), TaskTracker::new());
         let server = Arc::new(Server::new(config)?);
+        let addresses = listeners
+            .iter()
+            .map(std::net::TcpListener::local_addr)
+            .collect::<Result<Vec<_>, _>>()?;
+        bootstrap::publish_addresses(&server, &addresses).map_err(|e| StartError::Bootstrap(e.message))?;
         let stopping = server.stopping.clone();
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut addresses = Vec::new();
         for listener in listeners {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
-            addresses.push(listener.local_addr()?);
             let acceptor = Acceptor {
                 server: server.clone(),
                 tls: identity.acceptor.clone(),

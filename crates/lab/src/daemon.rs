@@ -207,13 +207,11 @@ impl Daemon {
             root_ca: cluster.root_ca(),
         };
         tokio::spawn(controllers::run(client.clone(), config, self.shutdown.clone()));
-        if self.plan.topology == Topology::Routed {
-            tokio::spawn(fabric::run(
-                client.clone(),
-                underlay.into_netlink(),
-                self.shutdown.clone(),
-            ));
-        }
+        tokio::spawn(fabric::run(
+            client.clone(),
+            underlay.into_netlink(),
+            self.shutdown.clone(),
+        ));
         for node in nodes {
             let config = kubelet::Config {
                 node: node.clone(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The router's routes in a routed lab: what a real fabric learns by BGP or from its cloud, it takes from the Node
-//! objects.
+//! The underlay's routes to pods: what a real fabric learns by BGP or from its cloud, it takes from the Node objects. The
+//! router of a routed lab forwards by them; on a flat one the API server answers pods by them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use netlink::{Netlink, ROUTE_PROTOCOL, Route};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Keeps the router's routes to the nodes' pod CIDRs right until the shutdown.
+/// Keeps the underlay's routes to the nodes' pod CIDRs right until the shutdown.
 pub(crate) async fn run(client: Client, mut netlink: Netlink, shutdown: CancellationToken) {
     let mut nodes: BTreeMap<String, Vec<Route>> = BTreeMap::new();
     let events = watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff();

@@ -34,10 +34,13 @@ impl Underlay {
     pub(crate) fn create(holder: Process, plan: &Plan) -> Result<Self, Error> {
         let netns = netns::open(&holder.namespace("net"))?;
         let mut netlink = Netlink::open_in(netns.as_fd())?;
-        netns::run_in(netns.as_fd(), enable_forwarding)??;
         let bridge = match plan.topology {
+            // It does not forward: pods must reach each other by their nodes' own routes.
             Topology::Flat => Some(netlink.create_bridge(BRIDGE)?),
-            Topology::Routed => None,
+            Topology::Routed => {
+                netns::run_in(netns.as_fd(), enable_forwarding)??;
+                None
+            }
         };
         let device = bridge.unwrap_or(LOOPBACK);
         netlink.apply(&addresses_and_up(device, &plan.api))?;

@@ -7,7 +7,7 @@ use model::Family;
 use serde_json::Value;
 
 use super::tools::{Pair, ensure, perf, ping, run};
-use super::{Case, Problem, Reach, Verdict};
+use super::{Case, Problem, Verdict};
 use crate::bed::Bed;
 use crate::perf::probe::Datagrams;
 
@@ -95,26 +95,54 @@ pub(super) async fn fragments(bed: &Bed, case: Case) -> Verdict {
 
 pub(super) async fn ttl(bed: &Bed, case: Case) -> Verdict {
     let pair = case.one_pair(bed)?;
-    let seen = ping(bed, &pair, &["-c", "1"]).await?;
-    let ttl: Option<u8> = seen.field("ttl=").and_then(|text| text.parse().ok());
-    let expected = INITIAL_TTL - nodes_between(case.reach);
-    ensure(ttl == Some(expected), || {
-        format!("{pair}: the answer's TTL is {ttl:?} instead of {expected}")
+    let expected = INITIAL_TTL.saturating_sub(hops_between(bed, case, &pair).await?);
+    let seen = ttl_of(bed, &pair).await?;
+    ensure(seen == expected, || {
+        format!("{pair}: the answer's TTL is {seen} instead of {expected}")
     })?;
     Ok(format!("{expected} of {INITIAL_TTL} left"))
 }
 
-fn nodes_between(reach: Reach) -> u8 {
-    if reach.crosses_nodes() { 2 } else { 1 }
+/// The TTL of an answer.
+async fn ttl_of(bed: &Bed, pair: &Pair<'_>) -> Result<u8, Problem> {
+    let seen = ping(bed, pair, &["-c", "1"]).await?;
+    let ttl = seen.field("ttl=").and_then(|text| text.parse().ok());
+    ttl.ok_or_else(|| Problem::Failed(format!("{pair}: no answer")))
+}
+
+/// The nodes, and the routers that the nodes have between them.
+async fn hops_between(bed: &Bed, case: Case, pair: &Pair<'_>) -> Result<u8, Problem> {
+    if !case.reach.crosses_nodes() {
+        return Ok(1);
+    }
+    let host = |name: &str| {
+        bed.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .map(|node| &node.host)
+    };
+    let ends = host(&pair.from.node).zip(host(&pair.to.node));
+    let nodes = ends.and_then(|(from, to)| {
+        Some(Pair {
+            from,
+            to,
+            ip: to.ip(case.family)?,
+        })
+    });
+    let nodes =
+        nodes.ok_or_else(|| Problem::Skipped(format!("the nodes have no {} address", case.family)))?;
+    let routers = INITIAL_TTL.saturating_sub(ttl_of(bed, &nodes).await?);
+    Ok(routers + 2)
 }
 
 pub(super) async fn traceroute(bed: &Bed, case: Case) -> Verdict {
     let pair = case.one_pair(bed)?;
+    let expected = hops_between(bed, case, &pair).await?;
     let mut hops: Vec<IpAddr> = Vec::new();
     for ttl in 1..=MOST_HOPS {
         let seen = ping(bed, &pair, &["-c", "1", "-t", &ttl.to_string()]).await?;
         if seen.received > 0 {
-            return judge(bed, case, &pair, &hops);
+            return judge(bed, &pair, &hops, expected);
         }
         let hop = seen.field("From ").and_then(|text| address(text, &seen.output));
         let Some(hop) = hop else {
@@ -137,8 +165,7 @@ fn address(field: &str, output: &str) -> Option<IpAddr> {
     })
 }
 
-fn judge(bed: &Bed, case: Case, pair: &Pair<'_>, hops: &[IpAddr]) -> Verdict {
-    let expected = nodes_between(case.reach);
+fn judge(bed: &Bed, pair: &Pair<'_>, hops: &[IpAddr], expected: u8) -> Verdict {
     ensure(hops.len() == usize::from(expected), || {
         format!(
             "{pair}: {} hops instead of {expected}: {}",

@@ -199,9 +199,10 @@ impl Worker {
                 "see Node.spec.podCIDRs and who sets it",
             );
         }
-        match self.host.problems.first() {
-            Some(problem) => not_yet(problem, "see `thalweg status` on this node"),
-            None => Ok(()),
+        // Other problems are shown, but must not make the node NotReady: pods can be started.
+        match (self.host.link, self.host.problems.first()) {
+            (0, Some(problem)) => not_yet(problem, "see `thalweg status` on this node"),
+            _ => Ok(()),
         }
     }
 

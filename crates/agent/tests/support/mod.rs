@@ -8,7 +8,7 @@
     reason = "each test program uses a part of it"
 )]
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +27,8 @@ use thalweg_agent::endpoints::Steps;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one datagram may take there, or back.
+const ATTEMPT: Duration = Duration::from_millis(100);
 const OWN_NAME: &str = "own";
 const POOLS: [&str; 2] = ["10.244.1.0/24", "fd74:7710::/64"];
 
@@ -312,23 +314,25 @@ pub(crate) fn veth(name: &str, peer: &str) {
 }
 
 /// Sends a datagram to `to` and gets it back; `None` is the node itself.
+///
+/// It is sent again when no answer comes: the kernel makes the local route of a new IPv6 address from a work queue, some
+/// time after the address itself.
 pub(crate) fn exchange(from: Option<&OwnedFd>, at: Option<&OwnedFd>, to: &str) {
     let ip: IpAddr = to.parse().unwrap();
     let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let server = within(at, || UdpSocket::bind((ip, 0)).unwrap());
     let client = within(from, || UdpSocket::bind(any).unwrap());
-    client.send_to(b"there", server.local_addr().unwrap()).unwrap();
-    let sender = receive(&server, b"there");
-    server.send_to(b"back", sender).unwrap();
-    receive(&client, b"back");
-}
-
-fn receive(socket: &UdpSocket, wanted: &[u8]) -> SocketAddr {
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut buffer = [0; 16];
-    let (length, sender) = socket.recv_from(&mut buffer).unwrap();
-    assert_eq!(&buffer[..length], wanted);
-    sender
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(ATTEMPT)).unwrap();
+    }
+    let answered = || {
+        client.send_to(b"there", server.local_addr()?)?;
+        let (_, sender) = server.recv_from(&mut [0; 5])?;
+        server.send_to(b"back", sender)?;
+        client.recv_from(&mut [0; 4])
+    };
+    let attempts = PATIENCE.as_millis() / ATTEMPT.as_millis();
+    assert!((0..attempts).any(|_| answered().is_ok()), "no answer from {to}");
 }
 
 fn within<T: Send>(netns: Option<&OwnedFd>, work: impl FnOnce() -> T + Send) -> T {

@@ -26,8 +26,13 @@ pub const SCTP_LEN: usize = 12;
 pub const ICMP_LEN: usize = 8;
 /// Bytes of an ARP packet for IPv4 on Ethernet.
 pub const ARP_LEN: usize = 28;
-/// Extension headers of IPv6 that a packet may carry before its payload.
-pub const IPV6_EXTENSIONS_MAX: usize = 6;
+/// Extension headers of IPv6 that a packet may carry before its payload: one of each kind. Each one more costs the verifier
+/// as much again as all that follows it.
+pub const IPV6_EXTENSIONS_MAX: usize = 4;
+
+/// Where the last of them may end, of a packet or of the packet that an ICMP error quotes. Hosts keep all headers within the
+/// first fragment (RFC 7112), so within 1,280 bytes. With a bound, all lengths of a chain look alike to the verifier.
+pub const IPV6_HEADERS_END_MAX: u16 = 2047;
 
 /// EtherTypes.
 pub mod ethertype {
@@ -53,17 +58,12 @@ pub mod proto {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
-    /// IPsec authentication header.
-    pub const AUTHENTICATION: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
     /// IPv6 destination options.
     pub const DESTINATION: u8 = 60;
     /// SCTP.
     pub const SCTP: u8 = 132;
-    /// IPv6 mobility header.
-    pub const MOBILITY: u8 = 135;
-
     /// The name that people know it by, if any.
     #[must_use]
     pub const fn name(proto: u8) -> Option<&'static str> {

@@ -6,11 +6,13 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use datapath_common::Reason;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use datapath_common::packet::IPV6_HEADERS_END_MAX;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::Drop;
 use crate::fib::{Lookup, NextHop};
@@ -19,9 +21,10 @@ use crate::parse::Bytes;
 /// `PACKET_HOST`: the Ethernet destination is the receiving device's.
 const PACKET_HOST: u32 = 0;
 
-/// The verifier wants a bound below 65,535 on what is added to a packet's address. No header begins beyond this: two chains
-/// of IPv6 extensions, the packet's and that of a quote in it, have less than 25,000 bytes.
-const OFFSET_MASK: usize = 0x7fff;
+/// The verifier wants a bound on what is added to a packet's address. No header begins beyond this, see
+/// [`IPV6_HEADERS_END_MAX`].
+const OFFSET_MASK: usize = 0xfff;
+const _: () = assert!((IPV6_HEADERS_END_MAX as usize) < OFFSET_MASK / 2 + 1);
 
 const DATA: usize = core::mem::offset_of!(__sk_buff, data);
 const DATA_END: usize = core::mem::offset_of!(__sk_buff, data_end);
@@ -233,6 +236,15 @@ impl Bytes for Ctx {
         // less aligned than `T` wants: for this target the compiler takes alignment as leave to read whole words, which every
         // kernel for x86 and ARM allows in packets. (It reads unaligned values byte by byte.)
         Some(unsafe { address.read() })
+    }
+
+    #[inline(always)]
+    fn copy<T: FromBytes + FromZeros + IntoBytes + Copy>(&self, offset: usize) -> Option<T> {
+        let mut value = T::new_zeroed();
+        let to = core::ptr::from_mut(&mut value).cast();
+        // SAFETY: the context is valid, the helper writes just the bytes of `value`, and any bytes are a `T`.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset as u32, to, size_of::<T>() as u32) };
+        (result == 0).then_some(value)
     }
 
     #[inline(always)]

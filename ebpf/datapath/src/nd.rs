@@ -120,3 +120,28 @@ fn advertisement(solicitation: &Ethernet, asker: &Addr) -> Advertisement {
     answer.check = checksum::finish(checksum::sum(summed) + pseudo_header);
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_has_a_checksum_that_holds() {
+        let asker = Addr::v6([0xfd, 0x74, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        let ethernet = Ethernet {
+            destination: Mac([0x33; 6]),
+            source: Mac([2; 6]),
+            ethertype: Be16::new(0x86dd),
+        };
+        let answer = advertisement(&ethernet, &asker);
+        let bytes = answer.as_bytes();
+        let pseudo_header = [
+            bytes[22..54].to_vec(),
+            vec![0, 0, 0, 32, 0, 0, 0, 58],
+            bytes[54..].to_vec(),
+        ]
+        .concat();
+        assert_eq!(checksum::finish(checksum::sum(&pseudo_header)).raw(), 0);
+        assert_eq!(answer.ethernet.destination, Mac([2; 6]));
+    }
+}

@@ -25,7 +25,7 @@ fn both_ways(node: &Node, v6: bool) -> (Path, Path) {
 }
 
 fn only_connection(node: &Node) -> Connection {
-    let all = node.datapath.conntrack().entries().unwrap();
+    let all = node.datapath.conntrack().entries().expect("valid");
     assert_eq!(all.len(), 1, "{all:?}");
     all[0]
 }

@@ -23,14 +23,14 @@ fn between_pods(node: &Node) -> [Path; 2] {
 
 /// The Ethernet addresses of a frame.
 fn macs(frame: &[u8]) -> (Mac, Mac) {
-    let mac = |at: usize| Mac(frame[at..at + 6].try_into().unwrap());
+    let mac = |at: usize| Mac(frame[at..at + 6].try_into().expect("valid"));
     (mac(0), mac(6))
 }
 
 /// Asserts that the frame's checksums are right; returns its TTL.
 fn ttl_of_sound(frame: &[u8]) -> u8 {
-    let packet = SlicedPacket::from_ethernet(frame).unwrap();
-    match packet.net.unwrap() {
+    let packet = SlicedPacket::from_ethernet(frame).expect("valid");
+    match packet.net.expect("valid") {
         etherparse::NetSlice::Ipv4(ip) => {
             let header = ip.header().to_header();
             assert_eq!(header.header_checksum, header.calc_header_checksum());
@@ -183,12 +183,13 @@ fn the_gateway_answers_neighbour_solicitations() {
 }
 
 /// Frames that must die, with the reason.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn refused(node: &Node) -> Vec<(Hook, Reason, Vec<u8>)> {
     let [a, b] = &node.pods;
     let [v4, v6] = between_pods(node);
     let stranger = Mac([2, 2, 2, 2, 2, 2]);
     let pod = |reason: Reason, frame: Vec<u8>| (Hook::FromPod, reason, frame);
-    let to = |destination: &str| destination.parse::<IpAddr>().unwrap();
+    let to = |destination: &str| destination.parse::<IpAddr>().expect("valid");
     let mut dhcp = Path::new(a.mac, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST).udp(68, 67);
     dhcp[0..6].fill(0xff);
     let mut lldp = v4.udp(1, 1);
@@ -204,7 +205,7 @@ fn refused(node: &Node) -> Vec<(Hook, Reason, Vec<u8>)> {
     let mut extensions = v6.udp(1, 1);
     extensions[20] = 60;
     extensions.splice(54..54, [60, 0, 1, 4, 0, 0, 0, 0].repeat(7));
-    let payload = u16::try_from(extensions.len() - 54).unwrap();
+    let payload = u16::try_from(extensions.len() - 54).expect("valid");
     extensions[18..20].copy_from_slice(&payload.to_be_bytes());
     let link = |kind: u8, source: &str, destination: &str| {
         Path {

@@ -46,7 +46,7 @@ fn set_length(frame: &mut [u8]) {
     } else {
         (18, length.saturating_sub(40))
     };
-    frame[at..at + 2].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+    frame[at..at + 2].copy_from_slice(&u16::try_from(length).expect("valid").to_be_bytes());
 }
 
 #[test]

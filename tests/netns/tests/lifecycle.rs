@@ -65,7 +65,7 @@ fn two_labs_run_side_by_side() {
     let ips = [&one, &two].map(|lab| lab.pod_ips("pod-2-1").unwrap());
     for (lab, ips) in [&one, &two].into_iter().zip(&ips) {
         assert!(
-            ips[0].to_string().starts_with("10.244.1."),
+            ips[0].to_string().starts_with("10.244."),
             "both use the same range: {ips:?}"
         );
         assert_pings(lab, "pod-1-1", ips[0]);

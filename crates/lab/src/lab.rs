@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::down;
 use crate::error::{Doing as _, Error};
 use crate::node::{NodeHandle, Place};
+use crate::plan::Plan;
 use crate::pods::PodRecord;
 use crate::state::{AgentState, Paths, Phase, State};
 use crate::supervisor::{agent_is_ready, agent_socket};
@@ -153,6 +154,14 @@ impl Lab {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.paths.kubeconfig()
+    }
+
+    /// Where pods and nodes reach the API server, the primary family first.
+    #[must_use]
+    pub fn api_addresses(&self) -> Vec<IpAddr> {
+        let plan = Plan::of(&self.state.spec);
+        plan.map(|plan| plan.api.iter().map(ipnet::IpNet::addr).collect())
+            .unwrap_or_default()
     }
 
     /// A client of the lab's API server, within a tokio runtime.

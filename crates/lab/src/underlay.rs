@@ -34,13 +34,17 @@ impl Underlay {
     pub(crate) fn create(holder: Process, plan: &Plan) -> Result<Self, Error> {
         let netns = netns::open(&holder.namespace("net"))?;
         let mut netlink = Netlink::open_in(netns.as_fd())?;
+        // Said either way: a new namespace takes some settings over from the machine's.
+        let forwarding = if plan.topology == Topology::Routed {
+            "1"
+        } else {
+            "0"
+        };
+        netns::run_in(netns.as_fd(), || set_forwarding(forwarding))??;
         let bridge = match plan.topology {
             // It does not forward: pods must reach each other by their nodes' own routes.
             Topology::Flat => Some(netlink.create_bridge(BRIDGE)?),
-            Topology::Routed => {
-                netns::run_in(netns.as_fd(), enable_forwarding)??;
-                None
-            }
+            Topology::Routed => None,
         };
         let device = bridge.unwrap_or(LOOPBACK);
         netlink.apply(&addresses_and_up(device, &plan.api))?;
@@ -116,7 +120,7 @@ fn default_route(of: IpNet) -> IpNet {
     }
 }
 
-fn enable_forwarding() -> Result<(), netlink::Error> {
-    sysctl::ensure("net/ipv4/ip_forward", "1")?;
-    sysctl::ensure("net/ipv6/conf/all/forwarding", "1")
+fn set_forwarding(value: &str) -> Result<(), netlink::Error> {
+    sysctl::ensure("net/ipv4/ip_forward", value)?;
+    sysctl::ensure("net/ipv6/conf/all/forwarding", value)
 }

@@ -124,6 +124,11 @@ fn everybody(test: &str, edit: impl FnOnce(&mut Spec), families: usize) {
             assert_tcp(&lab, from, to, address);
         }
     }
+    let api = lab.api_addresses();
+    assert_eq!(api.len(), families);
+    for address in api {
+        assert_pings(&lab, "pod-1-1", address);
+    }
 }
 
 fn addresses(lab: &Lab, target: &str) -> Vec<IpAddr> {

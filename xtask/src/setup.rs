@@ -91,15 +91,8 @@ pub(crate) fn run(need: Option<Need>) -> Result<()> {
         ensure(need)?;
     }
     let toolchain = ebpf_toolchain::Toolchain::find().map_err(|error| anyhow!(error))?;
-    println!(
-        "Rust:           {}",
-        run::output(Command::new("rustc").arg("-V"))?.trim()
-    );
-    println!(
-        "eBPF toolchain: {} ({})",
-        toolchain.name,
-        toolchain.rustc.display()
-    );
+    let version = run::output(Command::new(&toolchain.rustc).arg("-V"))?;
+    println!("eBPF toolchain: {}: {}, with rust-src", toolchain.name, version.trim());
     match ebpf_toolchain::find_linker() {
         Ok(path) => println!("eBPF linker:    {}", path.display()),
         Err(error) => bail!(error),

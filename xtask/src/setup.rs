@@ -92,7 +92,11 @@ pub(crate) fn run(need: Option<Need>) -> Result<()> {
     }
     let toolchain = ebpf_toolchain::Toolchain::find().map_err(|error| anyhow!(error))?;
     let version = run::output(Command::new(&toolchain.rustc).arg("-V"))?;
-    println!("eBPF toolchain: {}: {}, with rust-src", toolchain.name, version.trim());
+    println!(
+        "eBPF toolchain: {}: {}, with rust-src",
+        toolchain.name,
+        version.trim()
+    );
     match ebpf_toolchain::find_linker() {
         Ok(path) => println!("eBPF linker:    {}", path.display()),
         Err(error) => bail!(error),

@@ -7,6 +7,31 @@
 //! a directory of seeds in `fuzz/corpus`.
 
 use cni::{Attachment, Invocation, protocol};
+use datapath_common::Reason;
+
+/// The source of the parser that runs in the kernel. Its own crate cannot be linked into a fuzzer: it brings aya-ebpf, whose
+/// `memcpy` and `memset` take the place of libc's and do not return what C expects.
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    reason = "checked in its own crate"
+)]
+#[path = "../../../ebpf/datapath/src/parse.rs"]
+mod parse;
+
+/// Why a packet is refused: what the parser's own crate has under this name.
+#[derive(Clone, Copy, Debug)]
+struct Drop {
+    #[expect(dead_code, reason = "shown when a target panics")]
+    reason: Reason,
+}
+
+impl Drop {
+    const fn new(reason: Reason) -> Self {
+        Self { reason }
+    }
+}
 
 /// A name, and what to do with the bytes.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +43,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 4] = [
     Target {
         name: "agent_config",
         run: agent_config,
@@ -30,6 +55,10 @@ pub const TARGETS: [Target; 3] = [
     Target {
         name: "cni_stdin",
         run: cni_stdin,
+    },
+    Target {
+        name: "packet",
+        run: packet,
     },
 ];
 
@@ -87,5 +116,17 @@ pub fn agent_config(data: &[u8]) {
     if let Err(error) = api::config::Config::from_yaml(data) {
         assert!(!error.to_string().is_empty(), "an error that says nothing");
         assert!(!error.problems.is_empty(), "an error without a problem");
+    }
+}
+
+/// A frame, as the eBPF programs read it: what is understood lies within the frame.
+pub fn packet(data: &[u8]) {
+    if let Some(Ok(packet)) = parse::examine(data) {
+        let end = usize::try_from(packet.end).unwrap_or(usize::MAX);
+        assert!(
+            packet.payload() <= end && end <= data.len(),
+            "{packet:?} lies outside of its {} bytes",
+            data.len()
+        );
     }
 }

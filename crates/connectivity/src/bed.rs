@@ -26,6 +26,15 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 const GONE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a new namespace may take to accept pods: its service account is made by a controller.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a container waits for that does not come by waiting.
+const HOPELESS: [&str; 6] = [
+    "CrashLoopBackOff",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+];
 const POLL: Duration = Duration::from_millis(50);
 
 /// How to set the test bed up.
@@ -33,6 +42,8 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Options {
     /// The namespace of test pods; deleted before and after.
     pub namespace: String,
+    /// Whether what was made stays when the set-up fails.
+    pub keep: bool,
     /// At most so many nodes.
     pub nodes: usize,
 }
@@ -97,7 +108,7 @@ impl Bed {
     pub async fn prepare(cluster: Arc<dyn Cluster>, options: &Options) -> Result<Self, ClusterError> {
         remove(&cluster.client(), &options.namespace).await?;
         let made = Self::make(Arc::clone(&cluster), options).await;
-        if made.is_err() {
+        if made.is_err() && !options.keep {
             // The first error is the one to know.
             let _ = remove(&cluster.client(), &options.namespace).await;
         }
@@ -258,11 +269,12 @@ async fn start(pods: &Api<Pod>, pod: Pod, node: &str) -> Result<TestPod, Cluster
                 ips,
             });
         }
-        if begin.elapsed() > READY_TIMEOUT {
+        let state = state_of(&now);
+        if begin.elapsed() > READY_TIMEOUT || HOPELESS.iter().any(|reason| state.starts_with(reason)) {
             return Err(ClusterError(format!(
-                "pod {name} on node {node} is not ready after {READY_TIMEOUT:?}: {}; `kubectl describe pod` and the \
-                 agent's log on that node say more",
-                state_of(&now)
+                "pod {name} on node {node} is not ready after {} s: {state}; --keep leaves it there, for `kubectl \
+                 describe pod` and `kubectl logs`; the agent's log on that node may say more",
+                begin.elapsed().as_secs()
             )));
         }
         tokio::time::sleep(POLL).await;

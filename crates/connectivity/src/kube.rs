@@ -133,6 +133,8 @@ pub struct KubeCluster {
     pub client: Client,
     /// The image of test pods.
     pub image: String,
+    /// Where this program is in the image.
+    pub program: String,
     /// The namespace of the agents' pods.
     pub agent_namespace: String,
 }
@@ -160,7 +162,7 @@ impl Cluster for KubeCluster {
     }
 
     fn program(&self) -> String {
-        "thalweg".into()
+        self.program.clone()
     }
 
     fn exec<'a>(

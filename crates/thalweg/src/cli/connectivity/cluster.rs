@@ -33,6 +33,9 @@ pub(super) struct ClusterArgs {
     /// The image of test pods; see below
     #[arg(long, value_name = "IMAGE", requires = "kubeconfig")]
     image: Option<String>,
+    /// Where this program is in the image
+    #[arg(long, value_name = "FILE", requires = "image", default_value = "thalweg")]
+    image_program: String,
 }
 
 impl ClusterArgs {
@@ -49,6 +52,7 @@ impl ClusterArgs {
                 title,
                 client,
                 image,
+                program: self.image_program.clone(),
                 agent_namespace,
             }));
         }

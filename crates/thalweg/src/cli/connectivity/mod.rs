@@ -63,6 +63,7 @@ impl BedArgs {
     async fn with_bed<T>(&self, work: impl AsyncFnOnce(&Bed) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let options = Options {
             namespace: self.test_namespace.clone(),
+            keep: self.keep,
             nodes: self.nodes,
         };
         let cluster = self.cluster.cluster().await?;

@@ -33,7 +33,7 @@ impl Steps {
     /// Adds the histograms to a registry.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Time of each step of CNI ADD";
-        registry.register("cni_add_seconds", help, self.0.clone());
+        registry.register("thalweg_cni_add_seconds", help, self.0.clone());
     }
 
     pub(super) fn start(&self) -> Stopwatch {

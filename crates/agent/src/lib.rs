@@ -14,5 +14,6 @@ pub mod http;
 pub mod lock;
 pub mod metrics;
 pub mod observe;
+pub mod privileges;
 pub mod readiness;
 pub mod run;

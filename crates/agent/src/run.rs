@@ -25,6 +25,7 @@ use crate::http::{self, Site};
 use crate::lock::Lock;
 use crate::metrics::Scrape;
 use crate::observe::Observed;
+use crate::privileges;
 use crate::readiness::{self, Readiness};
 
 /// How long answers under way on the agent's socket may take when the agent stops.
@@ -61,6 +62,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()> {
     let mut stop = Stop::new().context("signals cannot be handled")?;
+    privileges::check()?;
     let _lock = Lock::take(&config.run_dir)?;
     let api = k8s::connect(config.kubeconfig.as_deref()).await?;
     // The watches are on their way while the kernel's side is being restored.

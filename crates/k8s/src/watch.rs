@@ -2,7 +2,6 @@
 //! Keeps a table equal to what the API says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
@@ -214,7 +213,7 @@ impl<R: Parse> Sink<R> {
     }
 
     fn failed(&self, error: &watcher::Error) {
-        let text = reason(error);
+        let text = telemetry::log::with_causes(error);
         self.status.send_modify(|status| {
             // One line per outage; the rest is in the counter.
             if status.connected || status.errors == 0 {
@@ -244,20 +243,6 @@ impl<R: Parse> Sink<R> {
             !std::mem::replace(&mut status.connected, true)
         });
     }
-}
-
-/// An error with its causes: the outermost text alone says no more than that something failed.
-fn reason(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn describe(meta: &ObjectMeta) -> String {

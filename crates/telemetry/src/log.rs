@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Logging set-up.
+//! Logging set-up, and errors as text.
 
+use std::error::Error;
 use std::io::{self, IsTerminal as _};
 
 use tracing::Level;
@@ -51,9 +52,59 @@ fn filter(level: Level) -> Targets {
         .with_target(OURS, level)
 }
 
+/// An error with its causes on one line. A cause that the text has already is not repeated: some errors show theirs,
+/// others leave it to the reader.
+#[must_use]
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let quiet = Wrapped {
+            text: "cannot read a",
+            cause: io::Error::other("no such file"),
+        };
+        assert_eq!(with_causes(&quiet), "cannot read a: no such file");
+        let talkative = Wrapped {
+            text: "cannot read a: no such file; make it",
+            cause: io::Error::other("no such file"),
+        };
+        assert_eq!(with_causes(&talkative), talkative.text);
+    }
+
+    #[derive(Debug)]
+    struct Wrapped {
+        text: &'static str,
+        cause: io::Error,
+    }
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.text)
+        }
+    }
+
+    impl Error for Wrapped {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.cause)
+        }
+    }
 
     #[test]
     fn libraries_are_quieter_than_we_are() {

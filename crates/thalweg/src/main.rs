@@ -78,7 +78,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 #[expect(clippy::print_stderr, reason = "this is where a program's errors go")]
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", telemetry::log::with_causes(error.as_ref()));
 }
 
 #[cfg(test)]

@@ -93,19 +93,25 @@ fn routes(node: &Node) -> Vec<Route> {
         .collect()
 }
 
+/// A route that cannot be set, such as one through a node of another lab, keeps no other from being set.
 fn bring_about(netlink: &mut Netlink, nodes: &BTreeMap<String, Vec<Route>>) -> Result<(), netlink::Error> {
     let current = netlink.routes(Some(ROUTE_PROTOCOL))?;
     let is = |a: &Route, b: &Route| a.dst == b.dst && a.gateway == b.gateway;
     let wanted = || nodes.values().flatten();
+    let mut result = Ok(());
     for stray in current
         .iter()
         .filter(|route| !wanted().any(|wanted| is(wanted, route)))
     {
-        netlink.delete_route(stray)?;
+        let deleted = netlink.delete_route(stray).map(drop);
+        result = result.and(deleted);
     }
     for missing in wanted().filter(|wanted| !current.iter().any(|route| is(wanted, route))) {
-        netlink.replace_route(missing)?;
-        info!(route = %missing, "fabric: learnt a route");
+        let set = netlink.replace_route(missing);
+        if set.is_ok() {
+            info!(route = %missing, "fabric: learnt a route");
+        }
+        result = result.and(set);
     }
-    Ok(())
+    result
 }

@@ -15,9 +15,9 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::drive::{Controller, drive, unless_gone};
+use super::drive::{Controller, FirstFailure, drive, unless_going, unless_gone};
 use super::placement::{matches_node, tolerated};
-use super::replica_sets::{delete_pod, unless_refused};
+use super::replica_sets::delete_pod;
 use super::replicas::{active_pods, controller_ref, count, nonzero, pod_of};
 use super::slices::is_ready;
 use super::watched::{Key, Watched};
@@ -61,13 +61,15 @@ impl Controller for DaemonSets {
     async fn reconcile(&mut self) -> Result<Option<Duration>, kube::Error> {
         let nodes: Vec<Arc<Node>> = self.nodes.values().map(Arc::clone).collect();
         let sets: Vec<Arc<DaemonSet>> = self.sets.values().map(Arc::clone).collect();
+        let mut failure = FirstFailure::default();
         for set in sets {
             if set.metadata.deletion_timestamp.is_none() {
                 let pods = active_pods(set.as_ref(), self.pods.values());
-                self.write_pods(&set, plan(&set, &nodes, &pods)).await?;
+                failure.note(self.write_pods(&set, plan(&set, &nodes, &pods)).await);
             }
-            self.write_status(&set, &nodes).await?;
+            failure.note(self.write_status(&set, &nodes).await);
         }
+        failure.outcome()?;
         Ok(None)
     }
 }
@@ -76,7 +78,7 @@ impl DaemonSets {
     async fn write_pods(&mut self, set: &DaemonSet, plan: Plan) -> Result<(), kube::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
         for pod in plan.create {
-            if let Some(pod) = unless_refused(api.create(&PostParams::default(), &pod).await)? {
+            if let Some(pod) = unless_going(api.create(&PostParams::default(), &pod).await)? {
                 self.pods.written(pod);
             }
         }

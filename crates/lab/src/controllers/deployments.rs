@@ -13,8 +13,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::drive::{Controller, drive, has_code, unless_gone};
-use super::replica_sets::unless_refused;
+use super::drive::{Controller, FirstFailure, drive, has_code, unless_going, unless_gone};
 use super::replicas::controls;
 use super::rollout::{self, REVISION_ANNOTATION, Step};
 use super::watched::{Key, Watched};
@@ -51,14 +50,16 @@ impl Controller for Deployments {
 
     async fn reconcile(&mut self) -> Result<Option<Duration>, kube::Error> {
         let deployments: Vec<Arc<Deployment>> = self.deployments.values().map(Arc::clone).collect();
+        let mut failure = FirstFailure::default();
         for deployment in deployments {
             if deployment.metadata.deletion_timestamp.is_none() {
                 for step in rollout::steps(&deployment, &self.sets_of(&deployment)) {
-                    self.take(&deployment, step).await?;
+                    failure.note(self.take(&deployment, step).await);
                 }
             }
-            self.write_status(&deployment).await?;
+            failure.note(self.write_status(&deployment).await);
         }
+        failure.outcome()?;
         Ok(None)
     }
 }
@@ -76,7 +77,7 @@ impl Deployments {
         let namespace = deployment.namespace().unwrap_or_default();
         let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &namespace);
         let written = match step {
-            Step::Create(set) => unless_refused(api.create(&PostParams::default(), &set).await)?,
+            Step::Create(set) => unless_going(api.create(&PostParams::default(), &set).await)?,
             Step::Scale {
                 name,
                 replicas,

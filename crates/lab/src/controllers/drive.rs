@@ -90,6 +90,39 @@ pub(crate) fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<Option<T>
     }
 }
 
+/// The answer to a creation: the namespace may be gone, or refuse what is new because it is going.
+pub(crate) fn unless_going<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if is_terminating(&status) => Ok(None),
+        other => unless_gone(other),
+    }
+}
+
+fn is_terminating(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// Keeps the first of several failures, so that one of them does not keep the others from being tried.
+#[derive(Debug, Default)]
+pub(crate) struct FirstFailure(Option<kube::Error>);
+
+impl FirstFailure {
+    /// Takes in an outcome.
+    pub(crate) fn note(&mut self, outcome: Result<(), kube::Error>) {
+        if let Err(error) = outcome {
+            self.0.get_or_insert(error);
+        }
+    }
+
+    /// The first failure, if there was one.
+    pub(crate) fn outcome(self) -> Result<(), kube::Error> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 /// Whether the server answered with that HTTP status.
 pub(crate) fn has_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)

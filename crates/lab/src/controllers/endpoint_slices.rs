@@ -13,7 +13,7 @@ use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::drive::{Controller, drive, has_code, unless_gone};
+use super::drive::{Controller, FirstFailure, drive, has_code, unless_going, unless_gone};
 use super::watched::{Key, Watched};
 use super::{endpoints, slices};
 
@@ -62,17 +62,17 @@ impl Controller for EndpointSlices {
 
     async fn reconcile(&mut self) -> Result<Option<Duration>, kube::Error> {
         let plan = self.plan();
+        let mut failure = FirstFailure::default();
         for slice in plan.write {
-            self.write(slice).await?;
+            failure.note(self.write(slice).await);
         }
         for key in plan.delete {
-            let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
-            unless_gone(api.delete(&key.name, &DeleteParams::default()).await)?;
-            self.slices.removed(&key);
+            failure.note(self.delete(&key).await);
         }
         for endpoints in plan.endpoints {
-            self.write_endpoints(endpoints).await?;
+            failure.note(self.write_endpoints(endpoints).await);
         }
+        failure.outcome()?;
         Ok(None)
     }
 }
@@ -159,6 +159,13 @@ impl EndpointSlices {
         Ok(())
     }
 
+    async fn delete(&mut self, key: &Key) -> Result<(), kube::Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
+        unless_gone(api.delete(&key.name, &DeleteParams::default()).await)?;
+        self.slices.removed(key);
+        Ok(())
+    }
+
     async fn write_endpoints(&mut self, endpoints: Endpoints) -> Result<(), kube::Error> {
         let key = Key::of(&endpoints);
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -206,7 +213,7 @@ fn by_namespace<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> BTreeMap<String
 /// An object that changed or appeared meanwhile comes back by its watch; so does a namespace that is going.
 fn unless_outdated<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match answer {
-        Err(error) if has_code(&error, 409) || has_code(&error, 403) => Ok(None),
-        other => unless_gone(other),
+        Err(error) if has_code(&error, 409) => Ok(None),
+        other => unless_going(other),
     }
 }

@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::drive::{Controller, drive, has_code, unless_gone};
+use super::drive::{Controller, FirstFailure, drive, has_code, unless_going, unless_gone};
 use super::watched::Watched;
 
 /// How long to wait before looking again at a namespace that is not empty yet: its pods may be taking their time, and a
@@ -63,17 +63,19 @@ impl Controller for Namespaces {
         let (going, staying): (Vec<_>, Vec<_>) = all
             .into_iter()
             .partition(|ns| ns.metadata.deletion_timestamp.is_some());
+        let mut failure = FirstFailure::default();
         for namespace in staying {
-            self.furnish(&namespace).await?;
+            failure.note(self.furnish(&namespace).await);
         }
         let mut again = None;
         for namespace in going.iter().filter(|ns| has_finalizer(ns)) {
-            if empty(&self.client, &namespace.name_any()).await? {
-                self.finalize(namespace).await?;
-            } else {
-                again = Some(LOOK_AGAIN);
+            match empty(&self.client, &namespace.name_any()).await {
+                Ok(true) => failure.note(self.finalize(namespace).await),
+                Ok(false) => again = Some(LOOK_AGAIN),
+                Err(error) => failure.note(Err(error)),
             }
         }
+        failure.outcome()?;
         Ok(again)
     }
 }
@@ -134,8 +136,8 @@ where
 {
     match api.create(&PostParams::default(), object).await {
         // It is there already, or the namespace began to go.
-        Err(error) if has_code(&error, 409) || has_code(&error, 403) => Ok(()),
-        other => unless_gone(other).map(drop),
+        Err(error) if has_code(&error, 409) => Ok(()),
+        other => unless_going(other).map(drop),
     }
 }
 

@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::drive::{Controller, drive, has_code, unless_gone};
+use super::drive::{Controller, FirstFailure, drive, has_code, unless_going, unless_gone};
 use super::replicas::{active_pods, controller_ref, count, most_dispensable_first, nonzero, pod_of};
 use super::slices::is_ready;
 use super::watched::{Key, Watched};
@@ -53,16 +53,16 @@ impl Controller for ReplicaSets {
 
     async fn reconcile(&mut self) -> Result<Option<Duration>, kube::Error> {
         let sets: Vec<Arc<ReplicaSet>> = self.sets.values().map(Arc::clone).collect();
+        let mut failure = FirstFailure::default();
         for set in sets {
             let pods = active_pods(set.as_ref(), self.pods.values());
-            let outcome = match set.metadata.deletion_timestamp {
-                None => self.scale(&set, pods).await,
-                Some(_) => Ok(()),
-            };
+            if set.metadata.deletion_timestamp.is_none() {
+                failure.note(self.scale(&set, pods).await);
+            }
             // The status tells the truth also when pods could not be written.
-            self.write_status(&set).await?;
-            outcome?;
+            failure.note(self.write_status(&set).await);
         }
+        failure.outcome()?;
         Ok(None)
     }
 }
@@ -74,7 +74,7 @@ impl ReplicaSets {
         let created: Vec<Option<Pod>> = stream::iter(create)
             .map(|pod| {
                 let api = api.clone();
-                async move { unless_refused(api.create(&PostParams::default(), &pod).await) }
+                async move { unless_going(api.create(&PostParams::default(), &pod).await) }
             })
             .buffer_unordered(PARALLEL_WRITES)
             .try_collect()
@@ -127,14 +127,6 @@ pub(super) async fn delete_pod(api: &Api<Pod>, pod: &Pod) -> Result<Option<Pod>,
         // Another pod has the name by now.
         Err(error) if has_code(&error, 409) => Ok(None),
         Err(error) => unless_gone(Err(error)),
-    }
-}
-
-/// A namespace on its way out refuses new pods; that is no reason to try again.
-pub(super) fn unless_refused<T>(answer: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
-    match answer {
-        Err(error) if has_code(&error, 403) => Ok(None),
-        other => unless_gone(other),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Node;
 use super::cni::{Conflist, Launch, Network};
@@ -123,16 +123,20 @@ fn conflist(node: &Node) -> Result<Conflist, String> {
 }
 
 fn publish(states: &watch::Sender<NetworkState>, state: NetworkState) {
-    let say = |state: &NetworkState| match state {
-        NetworkState::Ready(conflist) => info!(network = conflist.name, "network is ready"),
-        NetworkState::NotReady(why) => warn!(why, "network is not ready"),
-    };
     states.send_if_modified(|known| {
         let changed = *known != state;
         if changed {
-            say(&state);
+            report(known, &state);
             *known = state;
         }
         changed
     });
+}
+
+fn report(before: &NetworkState, now: &NetworkState) {
+    match now {
+        NetworkState::Ready(conflist) => info!(network = conflist.name, "network is ready"),
+        NetworkState::NotReady(why) if before.is_ready() => warn!(why, "network is not ready any more"),
+        NetworkState::NotReady(why) => debug!(why, "network is not ready yet"),
+    }
 }

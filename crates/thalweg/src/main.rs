@@ -57,12 +57,14 @@ fn run(program: Program) -> anyhow::Result<ExitCode> {
         Verb::Cli(verb) => verb.run(),
         Verb::Version => print(&format!("thalweg {}\n", env!("CARGO_PKG_VERSION"))),
         Verb::Completion { shell } => {
-            clap_complete::generate(shell, &mut Program::command(), "thalweg", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Program::command(), "thalweg", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
         Verb::Man => {
-            clap_mangen::Man::new(Program::command()).render(&mut io::stdout())?;
-            Ok(ExitCode::SUCCESS)
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Program::command()).render(&mut page)?;
+            print(&String::from_utf8_lossy(&page))
         }
     }
 }

@@ -115,7 +115,7 @@ impl AgentArgs {
             ),
             several => bail!(
                 "several labs are running ({}); choose one with --lab NAME",
-                output::join(several.iter().map(String::as_str))
+                several.join(", ")
             ),
         }
     }
@@ -157,7 +157,11 @@ fn lab_agents(lab: &str) -> anyhow::Result<Agents> {
         bail!(
             "there is no lab {lab} (looked in {}); running: {}",
             nodes.display(),
-            output::join(running.iter().map(String::as_str))
+            if running.is_empty() {
+                "none".to_owned()
+            } else {
+                running.join(", ")
+            }
         );
     }
     Ok(Agents {

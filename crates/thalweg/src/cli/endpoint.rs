@@ -29,7 +29,7 @@ enum Verb {
     },
     /// Show everything about one
     Get {
-        /// NAMESPACE/POD, CONTAINER/INTERFACE or an address
+        /// NAMESPACE/POD, POD, CONTAINER/INTERFACE or an address
         endpoint: String,
         #[command(flatten)]
         agents: agents::AgentArgs,
@@ -69,6 +69,7 @@ impl Args {
 
 fn is_called(view: &EndpointView, name: &str) -> bool {
     view.pod.to_string() == name
+        || view.pod.name == name
         || view.id.to_string() == name
         || view.ips.iter().any(|ip| ip.to_string() == name)
 }

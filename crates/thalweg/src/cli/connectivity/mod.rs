@@ -28,8 +28,8 @@ enum Verb {
 }
 
 const NEEDS: &str = "\
-Test pods are made in a namespace of their own and deleted afterwards, also after an interruption. In a lab they use
-this machine's programs. In a cluster their image (--image) must have `thalweg`, `ping` of iputils and `ip` of iproute2
+Test pods are made in a namespace of their own and deleted afterwards, also after an interruption. In a lab they use \
+this machine's programs. In a cluster their image (--image) must have `thalweg`, `ping` of iputils and `ip` of iproute2 \
 on its path; the pods have the capabilities NET_ADMIN and NET_RAW, and one per node is in the node's network.";
 
 impl Args {

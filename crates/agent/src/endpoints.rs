@@ -9,6 +9,7 @@ mod alias;
 mod attach;
 mod check;
 mod detach;
+mod expedite;
 mod pod;
 mod restore;
 mod steps;
@@ -25,6 +26,8 @@ use ipnet::IpNet;
 use model::{Endpoint, EndpointId, Mac, PodRef};
 use netlink::Netlink;
 use state::{Snapshot, Writer};
+
+use expedite::expedited;
 
 pub use alias::{Alias, AliasError, MAX_ALIAS};
 pub use attach::Add;
@@ -118,8 +121,8 @@ impl Endpoints {
 impl Kernel {
     /// Attaches the program and writes the rows of an endpoint.
     fn program(&mut self, endpoint: &Endpoint) -> Result<(), cni::Error> {
-        let attached = self.datapath.attach_pod(&endpoint.host_ifname, endpoint.ifindex);
-        attached.map_err(|error| kernel_error(&endpoint.id, &error))?;
+        let attach = || self.datapath.attach_pod(&endpoint.host_ifname, endpoint.ifindex);
+        expedited(attach).map_err(|error| kernel_error(&endpoint.id, &error))?;
         self.write_rows(endpoint)
     }
 

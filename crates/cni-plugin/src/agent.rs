@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 /// How long connecting and each write may take: the agent answers in milliseconds or is stuck.
 const SEND_TIMEOUT_SECONDS: i64 = 2;
 /// How long the answer may take; above the agent's own limit for a call, so that its error is the one that is seen.
-const REPLY_TIMEOUT_SECONDS: i64 = 20;
+const REPLY_TIMEOUT_SECONDS: i64 = 40;
 
 /// A call that got no answer.
 #[derive(Debug)]

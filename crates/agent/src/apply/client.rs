@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::COMMANDS_MAX;
 
 /// How long a call may take, waiting included; the plugin waits a little longer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the apply thread can be asked for.
 pub enum Command {

@@ -16,7 +16,6 @@ use state::{Row, Table};
 
 use super::{Answer, Failure, Site, ask, views};
 use crate::apply::View;
-use crate::events;
 use crate::observe::{Observed, resident_bytes};
 
 pub(super) async fn get(State(site): State<Site>) -> Answer<Status> {
@@ -164,11 +163,6 @@ fn limits(observed: &Observed, view: &View) -> Vec<LimitView> {
             "map endpoints",
             count(addresses),
             maps::ENDPOINTS.max_entries.into(),
-        ),
-        limit(
-            "events kept",
-            observed.events.seen().min(count(events::KEPT)),
-            count(events::KEPT),
         ),
     ];
     let pools = views::pools(view).into_iter();

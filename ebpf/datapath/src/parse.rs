@@ -318,7 +318,9 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B) -> Result<Network, Drop> {
     } else {
         ETH_LEN + IPV6_LEN + payload
     };
-    if header.version >> 4 != 6 || end > bytes.len() {
+    // The map keys' form of IPv4: on the wire it would pass for another packet's address (and the kernel refuses it too).
+    let mapped = header.source.is_v4() || header.destination.is_v4();
+    if mapped || header.version >> 4 != 6 || end > bytes.len() {
         return Err(truncated());
     }
     let mut chain = Chain {

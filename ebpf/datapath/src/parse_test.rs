@@ -166,6 +166,11 @@ fn headers_that_contradict_themselves_are_refused() {
     assert_eq!(with(v4(17, &UDP), 39, 7), REFUSED, "UDP length of 7");
     assert_eq!(with(v6(6, &TCP), 14, 0x40), REFUSED, "version 4 in IPv6");
     assert_eq!(with(v6(6, &TCP), 19, 21), REFUSED, "payload beyond the frame");
+    for at in [22, 38] {
+        let mut mapped = v6(6, &TCP);
+        mapped[at..at + 12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        assert_eq!(refusal(&mapped), REFUSED, "v4-mapped address");
+    }
 }
 
 #[test]

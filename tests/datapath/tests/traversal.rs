@@ -256,9 +256,9 @@ fn refused(node: &Node) -> Vec<(Hook, Reason, Vec<u8>)> {
             .udp(1, 1),
         ),
         pod(
-            Reason::INVALID_SOURCE_IP,
+            Reason::CT_TRUNCATED_OR_INVALID_HEADER,
             Path {
-                source: to("::ffff:10.244.1.2"),
+                source: to("::ffff:10.244.1.1"),
                 ..v6
             }
             .udp(1, 1),

@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::{LIMIT, within};
 
 /// The pause between two echoes of a connection.
-const ECHO_PACE: Duration = Duration::from_millis(20);
+const ECHO_PACE: Duration = Duration::from_millis(50);
 /// The pause between two datagrams.
 const DATAGRAM_PACE: Duration = Duration::from_millis(1);
 /// Enough for a receiver that does not get the processor for some seconds.

@@ -22,6 +22,9 @@ pub mod nd;
 pub mod parse;
 pub mod verdict;
 
+#[cfg(test)]
+mod parse_test;
+
 pub use ctx::Ctx;
 pub use verdict::{Drop, Verdict};
 

@@ -566,7 +566,3 @@ pub fn examine(bytes: &[u8]) -> Option<Result<Packet, Drop>> {
     }
     Some(Ok(understood))
 }
-
-#[cfg(test)]
-#[path = "parse_test.rs"]
-mod tests;

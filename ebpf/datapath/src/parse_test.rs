@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 use proptest::prelude::*;
 
-use super::*;
+use datapath_common::Reason;
+
+use crate::Drop;
+use crate::parse::*;
 
 const REFUSED: Option<Reason> = Some(Reason::CT_TRUNCATED_OR_INVALID_HEADER);
 

@@ -9,7 +9,7 @@ use netlink::{Netlink, Peer, Request, Veth, VethPair};
 use routing::Device;
 
 use super::Options;
-use super::forwarding::enable_forwarding;
+use super::forwarding::{enable_forwarding, move_reverse_path_filter};
 use super::survey::{Found, Survey, survey};
 use crate::endpoints::Kernel;
 
@@ -45,8 +45,10 @@ impl Host {
             Err(error) => return self.problems.push(error.to_string()),
         };
         self.mtu = survey.mtu;
-        if let Err(error) = enable_forwarding() {
-            self.problems.push(error.to_string());
+        for setting in [enable_forwarding, move_reverse_path_filter] {
+            if let Err(error) = setting() {
+                self.problems.push(error.to_string());
+            }
         }
         if let Err(error) = self.ensure_pair(kernel) {
             self.problems.push(error);

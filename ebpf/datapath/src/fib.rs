@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! Out of the node: by the kernel's own routing and neighbour tables.
 
-use datapath_common::packet::ETH_LEN;
+use datapath_common::packet::{ETH_LEN, UDP_LEN, proto};
 use datapath_common::{Addr, Be16, Mac};
 
-use crate::parse::Packet;
+use crate::parse::{Bytes, Packet};
 use crate::{Ctx, Drop, Verdict, forward};
 
 const AF_INET: u8 = 2;
@@ -96,14 +96,30 @@ fn lookup(ctx: &Ctx, packet: &Packet) -> Lookup {
     }
 }
 
-/// Bytes of the IP packet; of a GSO packet, about those of each packet that it is cut into.
+/// Bytes of the IP packet; of a GSO packet, those of each packet that it is cut into.
+///
+/// (Before 5.12 the kernel compares packets with the MTU of the device, not of the route, and GSO packets with neither.)
 #[inline(always)]
 fn length_on_wire(ctx: &Ctx, packet: &Packet) -> u16 {
-    match ctx.gso_size() {
-        0 => (packet.end as usize - ETH_LEN) as u16,
-        size => packet.l4 - ETH_LEN as u16 + size as u16,
+    let size = ctx.gso_size() as u16;
+    if size == 0 {
+        return (packet.end as usize - ETH_LEN) as u16;
     }
+    let header = match packet.tuple.proto {
+        proto::TCP => {
+            u16::from(
+                ctx.read::<u8>(packet.payload() + TCP_DATA_OFFSET)
+                    .unwrap_or_default()
+                    >> 4,
+            ) * 4
+        }
+        _ => UDP_LEN as u16,
+    };
+    packet.l4 - ETH_LEN as u16 + header + size
 }
+
+/// Where a TCP header says how long it is.
+const TCP_DATA_OFFSET: usize = 12;
 
 /// IPv4 in the first four bytes.
 #[inline(always)]

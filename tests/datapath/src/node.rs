@@ -148,9 +148,18 @@ impl Node {
 
     /// Runs a program on a frame that comes from the given device.
     pub fn run(&mut self, hook: Hook, ifindex: u32, frame: &[u8]) -> TestRunOutput {
+        self.run_gso(hook, ifindex, frame, 0)
+    }
+
+    /// The same on a packet that stands for several with so much payload each.
+    pub fn run_gso(&mut self, hook: Hook, ifindex: u32, frame: &[u8], gso_size: u32) -> TestRunOutput {
+        /// Where `struct __sk_buff` has them.
+        const IFINDEX: usize = 40;
+        const GSO_SIZE: usize = 176;
         let program = self.datapath.program(hook).expect("program");
         let mut context = [0_u8; 192];
-        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&gso_size.to_ne_bytes());
         datapath::test_run(program.as_fd(), frame, &context, 1).expect("test run")
     }
 

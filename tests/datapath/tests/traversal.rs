@@ -132,6 +132,29 @@ fn what_the_stack_must_answer_is_left_to_it() {
 }
 
 #[test]
+fn segments_too_big_for_the_route_are_left_to_the_stack() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::up();
+    if node.datapath.features().version < (5, 12) {
+        // The kernel compares GSO packets with no MTU (2c0a10af688c, "bpf: Fix bpf_fib_lookup helper MTU check").
+        return;
+    }
+    let (mac, device) = (node.pods[0].mac, node.pods[0].ifindex);
+    let (v4, v6) = (node.pods[0].v4, node.pods[0].v6);
+    for (path, headers) in [
+        (Path::new(mac, v4, Node::REMOTE_V4), 40),
+        (Path::new(mac, v6, Node::REMOTE_V6), 60),
+    ] {
+        let frame = path.tcp(1000, 80, "PA");
+        let fits = Node::MTU - headers;
+        assert_eq!(node.run_gso(Hook::FromPod, device, &frame, fits).retval, REDIRECT);
+        assert_eq!(node.run_gso(Hook::FromPod, device, &frame, fits + 1).retval, NEXT);
+    }
+}
+
+#[test]
 fn the_gateway_answers_arp() {
     if !require_root() {
         return;

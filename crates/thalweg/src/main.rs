@@ -29,8 +29,6 @@ enum Verb {
     Lab(lab::Args),
     #[command(flatten)]
     Cli(cli::Verb),
-    /// Show the version
-    Version,
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -55,7 +53,6 @@ fn run(program: Program) -> anyhow::Result<ExitCode> {
         Verb::Agent(args) => args.run(),
         Verb::Lab(args) => args.run(),
         Verb::Cli(verb) => verb.run(),
-        Verb::Version => print(&format!("thalweg {}\n", env!("CARGO_PKG_VERSION"))),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Program::command(), "thalweg", &mut script);

@@ -81,6 +81,11 @@ enum Via {
 }
 
 impl AgentArgs {
+    /// Whether anybody said which.
+    pub(crate) fn is_given(&self) -> bool {
+        self.lab.is_some() || self.kubeconfig.is_some() || self.socket.is_some()
+    }
+
     /// Finds the agents.
     pub(crate) async fn agents(&self) -> anyhow::Result<Agents> {
         let mut agents = self.find().await?;

@@ -12,6 +12,7 @@ mod map;
 mod node;
 pub(crate) mod output;
 mod status;
+mod version;
 
 use std::io;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ pub(crate) enum Verb {
     Connectivity(connectivity::Args),
     /// Remove everything of Thalweg from this node
     Cleanup(cleanup::Args),
+    /// Show the version, and the agents' when it is said which
+    Version(version::Args),
     /// Make load and ask questions from inside a pod
     #[command(hide = true)]
     Perf(::connectivity::perf::args::Args),
@@ -58,6 +61,7 @@ impl Verb {
             Self::Map(args) => block_on(args.run()),
             Self::Conntrack(args) => block_on(args.run()),
             Self::Cleanup(args) => args.run(),
+            Self::Version(args) => block_on(args.run()),
             Self::Connectivity(args) => block_on(args.run()),
             Self::Perf(args) => {
                 args.run(&mut io::stdout().lock())?;

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The verbs that ask agents and try the network out, on a lab.
+
+use std::process::Output;
+
+use lab::spec::Topology;
+use lab::{Lab, Target};
+use serde_json::Value;
+use thalweg_tests_netns::{said, start, thalweg};
+
+#[test]
+fn all_connectivity_scenarios_hold_on_one_segment() {
+    let Some(lab) = start("verbs-flat", |_| ()) else {
+        return;
+    };
+    assert_all_pass(&lab, 0);
+}
+
+#[test]
+fn all_connectivity_scenarios_hold_behind_a_router() {
+    let Some(lab) = start("verbs-routed", |spec| spec.topology = Topology::Routed) else {
+        return;
+    };
+    assert_all_pass(&lab, 0);
+}
+
+#[test]
+fn reports_of_scenarios_have_their_documented_shape() {
+    let Some(lab) = start("verbs-report", |_| ()) else {
+        return;
+    };
+    let junit = thalweg(&[
+        "connectivity",
+        "test",
+        "--lab",
+        lab.name(),
+        "--filter",
+        "ping/pod-to-itself",
+        "-o",
+        "junit",
+    ]);
+    let text = said(&junit);
+    assert!(
+        junit.status.success() && text.contains("tests=\"2\" failures=\"0\" skipped=\"0\""),
+        "{text}"
+    );
+    let nothing = thalweg(&[
+        "connectivity",
+        "test",
+        "--lab",
+        lab.name(),
+        "--filter",
+        "no such test",
+    ]);
+    assert!(
+        !nothing.status.success() && said(&nothing).contains("--list shows them"),
+        "{}",
+        said(&nothing)
+    );
+}
+
+#[test]
+fn every_verb_shows_all_nodes_as_text_and_as_json() {
+    let Some(lab) = start("verbs-show", |_| ()) else {
+        return;
+    };
+    let ping = ["ping", "-c", "1", "-W", "5", &pod_address(&lab, "pod-2-1")];
+    assert!(lab.exec_in_pod("pod-1-1", &ping).unwrap().status.success());
+    for (verb, at_least) in [
+        (&["status"] as &[&str], 2),
+        (&["endpoint", "list"], 4),
+        (&["endpoint", "get", "default/pod-1-1"], 1),
+        (&["node", "list"], 4),
+        (&["ipam", "status"], 2),
+        (&["map", "list"], 8),
+        (&["map", "dump", "endpoints"], 8),
+        (&["conntrack", "list"], 2),
+    ] {
+        let items = items(&ask(&lab, verb, &["-o", "json"]));
+        assert!(items.len() >= at_least, "{verb:?}: {items:?}");
+        let text = said(&ask(&lab, verb, &[]));
+        assert!(
+            text.contains("node-1") && !text.contains('\x1b'),
+            "{verb:?}: {text}"
+        );
+        let one = said(&ask(&lab, verb, &["--node", "node-1"]));
+        assert!(
+            one.contains("node-1") && !one.contains("\nnode-2 "),
+            "{verb:?}: {one}"
+        );
+    }
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_listed_and_fails_nothing_else() {
+    let Some(lab) = start("verbs-gone", |_| ()) else {
+        return;
+    };
+    std::fs::remove_file(lab.agent_socket("node-2").unwrap()).unwrap();
+    let output = thalweg(&["endpoint", "list", "--lab", lab.name(), "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(list["unreachable"][0]["node"], "node-2", "{list}");
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(2), "{list}");
+}
+
+#[test]
+fn cleanup_refuses_a_running_agent_and_dry_runs_remove_nothing() {
+    let Some(lab) = start("verbs-clean", |_| ()) else {
+        return;
+    };
+    let clean = |arguments: &[&str]| {
+        let arguments: Vec<String> = ["cleanup"]
+            .iter()
+            .chain(arguments)
+            .map(|argument| (*argument).to_owned())
+            .collect();
+        let program = thalweg_tests_netns::program().display().to_string();
+        let mut command = lab
+            .command(&Target::Node("node-1".into()), &program, &arguments)
+            .unwrap();
+        command.output().unwrap()
+    };
+    let refused = clean(&["--yes"]);
+    assert!(
+        !refused.status.success() && said(&refused).contains("stop it first"),
+        "{}",
+        said(&refused)
+    );
+    // The directory of an agent that is not there: what the running one owns is found all the same.
+    let dry = said(&clean(&[
+        "--dry-run",
+        "--run-dir",
+        "/run/nobody",
+        "--cni-conf-dir",
+        "/run/cni/net.d",
+    ]));
+    for part in [
+        "device thalweg_host",
+        "device tw",
+        "route 10.244.",
+        "05-thalweg.conflist",
+        "programs and maps",
+    ] {
+        assert!(dry.contains(part), "{part}: {dry}");
+    }
+    assert!(lab.node("node-1").is_ok_and(|node| lab.agent_is_ready(&node)));
+}
+
+fn assert_all_pass(lab: &Lab, skipped: u64) {
+    let output = thalweg(&["connectivity", "test", "--lab", lab.name(), "-o", "json"]);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let tests = report["tests"].as_array().expect("a list of tests");
+    let bad: Vec<_> = tests.iter().filter(|test| test["result"] != "passed").collect();
+    assert_eq!(
+        (&report["failed"], &report["skipped"]),
+        (&0.into(), &skipped.into()),
+        "{bad:#?}"
+    );
+    assert_eq!(
+        report["passed"].as_u64().map(|passed| passed + skipped),
+        Some(tests.len() as u64)
+    );
+    assert!(output.status.success());
+}
+
+fn ask(lab: &Lab, verb: &[&str], more: &[&str]) -> Output {
+    let arguments: Vec<_> = verb
+        .iter()
+        .chain(&["--lab", lab.name()])
+        .chain(more)
+        .copied()
+        .collect();
+    let output = thalweg(&arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    output
+}
+
+fn items(output: &Output) -> Vec<Value> {
+    let list: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    list["items"].as_array().cloned().expect("a list of items")
+}
+
+fn pod_address(lab: &Lab, pod: &str) -> String {
+    lab.pod_ips(pod).expect("the pod runs")[0].to_string()
+}

@@ -18,7 +18,8 @@ const DATAGRAM_TIMEOUT: Duration = Duration::from_millis(200);
 /// Lost datagrams in a row after which the peer is taken for unreachable.
 const DATAGRAM_TRIES: u32 = 25;
 /// Source ports of TCP_CRR, taken in turn: with ports chosen by the kernel, those in TIME_WAIT run out after 28,000.
-const SOURCE_PORTS: RangeInclusive<u16> = 10_000..=61_000;
+/// The kernel keeps some of its own (`ip_local_port_range` ends at 60,999) for the other kinds.
+const SOURCE_PORTS: RangeInclusive<u16> = 10_000..=49_999;
 
 /// What one flow counted.
 #[derive(Default)]

@@ -27,7 +27,7 @@ use netlink::{Netlink, netns};
 use state::{Status, Table, Writer};
 use tokio::sync::watch;
 
-use crate::endpoints::{Endpoints, Kernel, NamespaceId, Steps};
+use crate::endpoints::{Endpoints, Expedite, Kernel, NamespaceId, Steps};
 
 pub use client::{Calls, Client, Command};
 pub use host::{HOST_LINK, HOST_PEER};
@@ -51,6 +51,8 @@ pub struct Options {
     pub direct_node_routes: bool,
     /// The plugin's socket: queued DELs are beside it.
     pub cni_socket: PathBuf,
+    /// Where the agent keeps its lock and its mark of what it has switched on.
+    pub run_dir: PathBuf,
     /// The time between two collections of expired connections.
     pub gc_interval: Duration,
     /// When silent connections expire.
@@ -134,6 +136,7 @@ pub fn start(options: Options, parts: Parts) -> Result<Apply, StartError> {
         netlink: Netlink::open()?,
         datapath: parts.datapath,
         own_netns,
+        expedite: Expedite::open(&options.run_dir),
     };
     let (commands, inbox) = mpsc::sync_channel(COMMANDS_MAX);
     let client = Client::new(commands);

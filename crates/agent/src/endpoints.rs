@@ -27,10 +27,9 @@ use model::{Endpoint, EndpointId, Mac, PodRef};
 use netlink::Netlink;
 use state::{Snapshot, Writer};
 
-use expedite::expedited;
-
 pub use alias::{Alias, AliasError, MAX_ALIAS};
 pub use attach::Add;
+pub use expedite::Expedite;
 pub use pod::NamespaceId;
 pub use steps::Steps;
 
@@ -43,6 +42,8 @@ pub struct Kernel {
     pub datapath: Datapath,
     /// The node's own network namespace, which no pod may have.
     pub own_netns: NamespaceId,
+    /// Short grace periods.
+    pub expedite: Expedite,
 }
 
 /// The endpoints of this node. What is published is the list itself; there is no second one.
@@ -119,11 +120,14 @@ impl Endpoints {
 }
 
 impl Kernel {
-    /// Attaches the program and writes the rows of an endpoint.
+    /// Writes the rows of an endpoint, then attaches the program: it refuses what comes from an address without a row, so the
+    /// other order would drop packets of a running pod whenever the map is a new one.
     fn program(&mut self, endpoint: &Endpoint) -> Result<(), cni::Error> {
-        let attach = || self.datapath.attach_pod(&endpoint.host_ifname, endpoint.ifindex);
-        expedited(attach).map_err(|error| kernel_error(&endpoint.id, &error))?;
-        self.write_rows(endpoint)
+        self.write_rows(endpoint)?;
+        let datapath = &mut self.datapath;
+        let attach = || datapath.attach_pod(&endpoint.host_ifname, endpoint.ifindex);
+        let attached = self.expedite.run(attach);
+        attached.map_err(|error| kernel_error(&endpoint.id, &error))
     }
 
     fn write_rows(&mut self, endpoint: &Endpoint) -> Result<(), cni::Error> {

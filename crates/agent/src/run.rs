@@ -222,6 +222,7 @@ fn apply_options(config: &Config, timeouts: Timeouts) -> apply::Options {
         mtu: config.mtu,
         direct_node_routes: config.direct_node_routes == DirectNodeRoutes::Auto,
         cni_socket: config.cni.socket.clone(),
+        run_dir: config.run_dir.clone(),
         gc_interval: config.conntrack.gc_interval,
         timeouts,
     }

@@ -8,7 +8,7 @@ use cni::{Error, codes};
 use model::{Endpoint, EndpointId};
 use tracing::info;
 
-use super::{Endpoints, Kernel, expedited, host_ifname};
+use super::{Endpoints, Kernel, host_ifname};
 
 impl Endpoints {
     /// Detaches an endpoint. The unknown is success.
@@ -107,7 +107,8 @@ impl Kernel {
     /// The link takes its program with it; removing the program first would cost one more wait.
     fn remove_link(&mut self, host: &str) -> Result<(), Vec<String>> {
         let mut errors = Vec::new();
-        let deleted = expedited(|| self.netlink.delete_link(host));
+        let netlink = &mut self.netlink;
+        let deleted = self.expedite.run(|| netlink.delete_link(host));
         errors.extend(deleted.err().map(|error| error.to_string()));
         errors.extend(self.datapath.detach(host).err().map(|error| error.to_string()));
         if errors.is_empty() { Ok(()) } else { Err(errors) }

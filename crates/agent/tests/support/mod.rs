@@ -110,6 +110,7 @@ impl Node {
             mtu: None,
             direct_node_routes: true,
             cni_socket: self.queue_dir().with_file_name("cni.sock"),
+            run_dir: self.dir.path().with_extension("run"),
             gc_interval: Duration::from_secs(3600),
             timeouts: Timeouts::default(),
         };

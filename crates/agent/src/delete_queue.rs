@@ -69,6 +69,17 @@ impl DeleteQueue {
         queued.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(queued)
     }
+
+    /// Takes a DEL out of the queue without doing it; there need be none.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub fn forget(&self, host_ifname: &str) -> io::Result<()> {
+        match fs::remove_file(self.dir.join(format!("{host_ifname}.json"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Queued {

@@ -16,7 +16,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni::codes;
@@ -53,6 +53,8 @@ pub struct Endpoints {
     errors: BTreeMap<EndpointId, String>,
     pools: Allocator,
     released: Vec<IpAddr>,
+    /// Host ends that [`Endpoints::restore`] did not understand and left alone.
+    strangers: BTreeSet<String>,
     steps: Steps,
 }
 
@@ -65,6 +67,7 @@ impl Endpoints {
             errors: BTreeMap::new(),
             pools: Allocator::new(),
             released: Vec::new(),
+            strangers: BTreeSet::new(),
             steps,
         }
     }

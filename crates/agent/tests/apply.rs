@@ -86,6 +86,54 @@ fn what_happened_while_the_agent_was_down_is_made_good() {
 }
 
 #[test]
+fn an_add_is_not_undone_by_an_older_queued_del() {
+    privileged!();
+    let mut node = Node::up();
+    let (a, id, queue) = (node.netns(), attachment("a"), node.queue_dir());
+    std::fs::create_dir_all(&queue).unwrap();
+    let file = queue.join(format!("{}.json", cni::host_ifname(&id)));
+    std::fs::write(file, serde_json::to_vec(&id).unwrap()).unwrap();
+    node.add("a", &a);
+    node.restart(|| ());
+    assert_eq!(node.endpoints(), ["a/eth0"]);
+}
+
+#[test]
+fn a_pod_of_another_release_keeps_its_traffic_and_its_addresses() {
+    privileged!();
+    let mut node = Node::up();
+    let (a, b) = (node.netns(), node.netns());
+    let (ips_a, ips_b) = (node.add("a", &a), node.add("b", &b));
+    node.restart(|| {
+        let mut netlink = Netlink::open().unwrap();
+        let link = netlink
+            .link(&cni::host_ifname(&attachment("a")))
+            .unwrap()
+            .unwrap();
+        netlink.set_alias(link.index, "tw9 of a later release").unwrap();
+    });
+    assert_eq!(node.endpoints(), ["b/eth0"]);
+    exchange(Some(&a), Some(&b), &ips_b[0]);
+    exchange(Some(&b), Some(&a), &ips_a[1]);
+    let ips_c = node.add("c", &node.netns());
+    assert!(ips_c.iter().all(|ip| !ips_a.contains(ip)), "{ips_c:?}");
+}
+
+#[test]
+fn a_pod_whose_add_was_cut_short_is_made_anew() {
+    privileged!();
+    let node = Node::up();
+    let (a, b) = (node.netns(), node.netns());
+    node.add("a", &a);
+    let mut inside = Netlink::open_in(a.as_fd()).unwrap();
+    let link = inside.link("eth0").unwrap().unwrap();
+    inside.set_down(link.index).unwrap();
+    let ips = node.add("a", &a);
+    node.add("b", &b);
+    exchange(Some(&b), Some(&a), &ips[0]);
+}
+
+#[test]
 fn the_same_add_twice_is_one_pod_and_another_namespace_replaces_it() {
     privileged!();
     let node = Node::up();

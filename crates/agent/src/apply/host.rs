@@ -31,6 +31,8 @@ pub(super) struct Host {
     pub(super) addresses: BTreeSet<IpAddr>,
     /// The packet size of pods.
     pub(super) mtu: u32,
+    /// Whether the devices and addresses could be read, at least once.
+    pub(super) surveyed: bool,
     /// What failed.
     pub(super) problems: Vec<String>,
 }
@@ -44,7 +46,7 @@ impl Host {
             Ok(found) => survey(&found, &options.devices, node_addresses, options.mtu),
             Err(error) => return self.problems.push(error.to_string()),
         };
-        self.mtu = survey.mtu;
+        (self.mtu, self.surveyed) = (survey.mtu, true);
         for setting in [enable_forwarding, move_reverse_path_filter] {
             if let Err(error) = setting() {
                 self.problems.push(error.to_string());

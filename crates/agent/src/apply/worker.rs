@@ -74,7 +74,10 @@ impl Worker {
         self.host.update(&mut self.kernel, &self.options, None);
         let known = routes::local_networks(&mut self.kernel.netlink, self.host.link)?;
         self.set_pools(known);
-        self.sweep();
+        // Where the node's own side could not be read, everything of it would look stray.
+        if self.host.surveyed {
+            self.sweep();
+        }
         self.work_queue_off();
         self.reconcile(Instant::now());
         Ok(())
@@ -162,6 +165,10 @@ impl Worker {
             ));
         }
         let netns = netns.ok_or_else(no_descriptor)?;
+        // Container IDs come again (a container that is started anew): an older DEL must not take this one away later.
+        self.queue()
+            .forget(&cni::host_ifname(&attachment))
+            .map_err(|error| not_forgotten(&attachment, &error))?;
         let add = Add {
             id: endpoint_id(attachment),
             pod: pod_ref(pod),
@@ -305,8 +312,7 @@ impl Worker {
 
     /// DELs that the plugin queued while no agent ran. One that fails stays for the next start.
     fn work_queue_off(&mut self) {
-        let queue = DeleteQueue::beside(&self.options.cni_socket);
-        let queued = queue.list().unwrap_or_else(|error| {
+        let queued = self.queue().list().unwrap_or_else(|error| {
             warn!(%error, "the queue of DELs cannot be read");
             Vec::new()
         });
@@ -325,6 +331,10 @@ impl Worker {
         self.settle();
     }
 
+    fn queue(&self) -> DeleteQueue {
+        DeleteQueue::beside(&self.options.cni_socket)
+    }
+
     fn publish(&self) {
         self.view.send_modify(|view| {
             view.pools = self.endpoints.usage();
@@ -341,6 +351,17 @@ impl Worker {
 /// The plugin has checked it, but it is a socket: others may write to it too.
 fn checked(attachment: &cni::Attachment) -> Result<(), Error> {
     attachment.check()
+}
+
+fn not_forgotten(attachment: &cni::Attachment, error: &std::io::Error) -> Error {
+    Error::new(
+        codes::IO_FAILURE,
+        format!(
+            "{}/{}: an older DEL cannot be removed from the queue: {error}",
+            attachment.container_id, attachment.ifname
+        ),
+        "see to the directory beside the CNI socket (cni.socket)",
+    )
 }
 
 fn no_descriptor() -> Error {

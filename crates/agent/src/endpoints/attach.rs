@@ -34,7 +34,7 @@ pub struct Add<'a> {
 
 impl Endpoints {
     /// Attaches a pod. The same attachment again, in the same namespace, gives the same result; a leftover of the same name
-    /// in another namespace is replaced.
+    /// in another namespace, or of an ADD that did not come to its end, is replaced.
     ///
     /// # Errors
     /// With the step that failed; nothing is left of the others.
@@ -43,7 +43,7 @@ impl Endpoints {
         let mut pod = PodNetns::open(&add.id, add.netns, add.netns_path, kernel.own_netns)?;
         watch.lap("namespace");
         if let Some(known) = self.snapshot().get(&add.id) {
-            if pod.holds(known) {
+            if pod.is_whole(known) {
                 return Ok(result(known, add));
             }
             info!(endpoint = %add.id, "replacing a leftover of the same name");

@@ -85,6 +85,14 @@ impl<'a> PodNetns<'a> {
         link.is_some_and(|link| link.peer_index == Some(endpoint.ifindex) && link.mac == Some(endpoint.mac))
     }
 
+    /// Whether the pod's end of `endpoint` is as ADD leaves it; not so if the agent died on the way.
+    pub(super) fn is_whole(&mut self, endpoint: &Endpoint) -> bool {
+        let link = self.netlink.link(&endpoint.id.ifname).ok().flatten();
+        let up = link.filter(|link| link.up).map(|link| link.index);
+        let missing = up.map(|index| self.missing(index, &endpoint.ips));
+        self.holds(endpoint) && matches!(missing, Some(Ok(missing)) if missing.is_empty())
+    }
+
     /// Gives the interface its addresses, neighbours and routes, and sets it up: in one exchange.
     pub(super) fn configure(
         &mut self,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni::HOST_IFNAME_PREFIX;
-use model::Endpoint;
+use model::{Endpoint, EndpointId};
 use netlink::Link;
 use tracing::{info, warn};
 
@@ -22,18 +22,35 @@ impl Endpoints {
     /// # Errors
     /// When the links cannot be read.
     pub fn restore(&mut self, kernel: &mut Kernel) -> Result<(), netlink::Error> {
-        for link in kernel.netlink.links()?.iter().filter(|link| is_host_end(link)) {
+        let (mut adopted, mut strangers) = (Vec::new(), Vec::new());
+        let links = kernel.netlink.links()?;
+        for link in links.iter().filter(|link| is_host_end(link)) {
             let Some(text) = &link.alias else {
                 remove_orphan(kernel, link);
                 continue;
             };
             match Alias::decode(text) {
-                Ok(alias) if host_ifname(&alias.id) == link.name => self.adopt(kernel, link, alias),
+                Ok(alias) if host_ifname(&alias.id) == link.name => adopted.push(endpoint(link, alias)),
                 Ok(_) => {
-                    warn!(link = %link.name, alias = %text, "the link's name is not its alias's; it is left alone")
+                    warn!(link = %link.name, alias = %text, "the link's name is not its alias's; it is left alone");
+                    strangers.push(link);
                 }
-                Err(error) => warn!(link = %link.name, %error, "a link is left alone"),
+                Err(error) => {
+                    warn!(link = %link.name, %error, "a link is left alone");
+                    strangers.push(link);
+                }
             }
+        }
+        // All rows before the first program: where the map is a new one, the programs that are not replaced yet go by the old one.
+        let claimed: Vec<_> = adopted
+            .iter()
+            .map(|endpoint| self.claim(kernel, endpoint))
+            .collect();
+        for (endpoint, claimed) in adopted.into_iter().zip(claimed) {
+            self.adopt(kernel, endpoint, claimed);
+        }
+        for link in strangers {
+            self.leave_alone(kernel, link);
         }
         self.list.set_in_sync();
         info!(
@@ -80,32 +97,26 @@ impl Endpoints {
         Ok(strays.len())
     }
 
-    /// The names of all host ends.
+    /// The names of all host ends, those that were left alone among them.
     #[must_use]
     pub fn host_ifnames(&self) -> BTreeSet<String> {
-        self.snapshot()
-            .iter()
+        let known = self.snapshot().iter();
+        known
             .map(|endpoint| endpoint.host_ifname.clone())
+            .chain(self.strangers.iter().cloned())
             .collect()
     }
 
-    fn adopt(&mut self, kernel: &mut Kernel, link: &Link, alias: Alias) {
-        let Alias { id, pod, ips } = alias;
-        let mac = pod_mac(&ips);
-        let endpoint = Endpoint {
-            id,
-            pod,
-            ips,
-            host_ifname: link.name.clone(),
-            ifindex: link.index,
-            mac,
-        };
-        let claims = endpoint
-            .ips
-            .iter()
-            .try_for_each(|ip| self.pools.restore(&endpoint.id, *ip));
-        let done = claims.map_err(|error| error.to_string());
-        let done = done.and_then(|()| kernel.program(&endpoint).map_err(|error| error.to_string()));
+    /// Takes the addresses that the endpoint has, and writes its rows.
+    fn claim(&mut self, kernel: &mut Kernel, endpoint: &Endpoint) -> Result<(), String> {
+        let mut ips = endpoint.ips.iter();
+        let claims = ips.try_for_each(|ip| self.pools.restore(&endpoint.id, *ip));
+        claims.map_err(|error| error.to_string())?;
+        kernel.write_rows(endpoint).map_err(|error| error.to_string())
+    }
+
+    fn adopt(&mut self, kernel: &mut Kernel, endpoint: Endpoint, claimed: Result<(), String>) {
+        let done = claimed.and_then(|()| kernel.program(&endpoint).map_err(|error| error.to_string()));
         if let Err(error) = done {
             warn!(endpoint = %endpoint.id, %error, "an endpoint is not in force");
             self.errors.insert(endpoint.id.clone(), error);
@@ -113,11 +124,41 @@ impl Endpoints {
         self.list.upsert(endpoint);
     }
 
+    /// A pod may be behind the link, of another release perhaps: its program and rows stay, and nobody else gets its addresses.
+    fn leave_alone(&mut self, kernel: &mut Kernel, link: &Link) {
+        self.strangers.insert(link.name.clone());
+        let owner = EndpointId {
+            container_id: link.name.clone(),
+            ifname: String::new(),
+        };
+        let rows = kernel.datapath.endpoints().rows().unwrap_or_else(|error| {
+            warn!(link = %link.name, %error, "its addresses cannot be told");
+            Vec::new()
+        });
+        for (ip, _) in rows.iter().filter(|(_, row)| row.ifindex == link.index) {
+            if let Err(error) = self.pools.restore(&owner, *ip) {
+                warn!(link = %link.name, %error, "its address is another's too");
+            }
+        }
+    }
+
     fn holds_its_addresses(&self, endpoint: &Endpoint) -> bool {
         endpoint
             .ips
             .iter()
             .all(|ip| self.pools.owner(*ip) == Some(&endpoint.id))
+    }
+}
+
+fn endpoint(link: &Link, alias: Alias) -> Endpoint {
+    let Alias { id, pod, ips } = alias;
+    Endpoint {
+        id,
+        pod,
+        mac: pod_mac(&ips),
+        ips,
+        host_ifname: link.name.clone(),
+        ifindex: link.index,
     }
 }
 

@@ -43,11 +43,57 @@ load_modules() {
     done
 }
 
+# address FAMILY POD: its address of that family, 4 or 6.
+address() {
+    thalweg lab exec "$2" -- ip -o "-$1" addr show dev eth0 scope global | awk '{ sub("/.*", "", $4); print $4; exit }'
+}
+
+# reaches POD OTHER: one pings the other, over both families, with full-sized packets too.
+reaches() {
+    for family in 4 6; do
+        to=$(address $family "$2")
+        echo "$1 -> $2 ($to)"
+        thalweg lab exec "$1" -- ping "-$family" -n -c 3 -i 0.2 -W 2 "$to" || return 1
+        thalweg lab exec "$1" -- ping "-$family" -n -c 1 -W 2 -s 1400 "$to" || return 1
+    done
+}
+
+# transfers POD OTHER: some megabytes over TCP.
+transfers() {
+    to=$(address 4 "$2")
+    thalweg lab exec "$2" -- iperf3 --server --one-off --daemon --idle-timeout 60 || return 1
+    tries=0
+    until thalweg lab exec "$1" -- iperf3 --client "$to" --bytes 16M --connect-timeout 2000; do
+        tries=$((tries + 1))
+        [ $tries -lt 10 ] || return 1
+    done
+}
+
+# Traffic goes on while both agents end, one asked to and one not, and come back.
+survives_restarts() {
+    to=$(address 4 pod-2-1)
+    thalweg lab exec pod-1-1 -- ping -n -q -i 0.1 -c 50 -W 2 "$to" >/tmp/ping.log 2>&1 &
+    pinger=$!
+    thalweg lab restart-agent node-1 --signal KILL || return 1
+    thalweg lab restart-agent node-2 || return 1
+    wait $pinger
+    cat /tmp/ping.log
+    grep -q ' 0% packet loss' /tmp/ping.log
+}
+
 mount -t proc proc /proc
 mounts
 echo "@kernel|$(uname -v | sed -n 's/.*Debian \([^ ]*\).*/\1/p')"
 step boot uptime_seconds
 step modules load_modules
-step version thalweg --version
+step lab-up thalweg lab up --nodes 2
+echo "@programs|$(bpftool prog | grep -c sched_cls)"
+step ping-same-node reaches pod-1-1 pod-1-2
+step ping-across reaches pod-1-1 pod-2-1
+step tcp-same-node transfers pod-1-1 pod-1-2
+step tcp-across transfers pod-1-1 pod-2-1
+step agent-restarts survives_restarts
+step connectivity thalweg connectivity test
+step lab-down thalweg lab down
 echo "@end"
 reboot -f

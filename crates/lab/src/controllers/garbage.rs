@@ -242,9 +242,10 @@ where
             return Ok(None);
         }
     }
+    // The very version that was judged: one that was orphaned meanwhile stays. What changed comes back by its watch.
     let only_it = Preconditions {
         uid: object.uid(),
-        resource_version: None,
+        resource_version: object.resource_version(),
     };
     match api.delete(&object.name_any(), &how.preconditions(only_it)).await {
         Ok(answer) => Ok(answer.left()),

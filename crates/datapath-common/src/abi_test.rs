@@ -3,7 +3,9 @@
 
 use std::fmt::Write as _;
 
-use crate::{Counter, CtEntry, CtKey, DropEvent, Endpoint, NodeConfig, Reason, Row, maps};
+use crate::{
+    Counter, CtEntry, CtKey, DropEvent, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason, Row, maps,
+};
 
 const GOLDEN: &str = include_str!("../testdata/abi.txt");
 
@@ -27,6 +29,9 @@ fn the_layout_is_the_golden_one() {
     row::<Endpoint>(&mut abi);
     row::<CtKey>(&mut abi);
     row::<CtEntry>(&mut abi);
+    row::<PrefixKey>(&mut abi);
+    row::<Prefix>(&mut abi);
+    row::<LocalNode>(&mut abi);
     row::<Counter>(&mut abi);
     row::<DropEvent>(&mut abi);
     row::<NodeConfig>(&mut abi);

@@ -54,6 +54,28 @@ impl Addr {
         self.0
     }
 
+    /// The 16 bytes as four words, as they lie in memory: for the kernel's structures.
+    #[inline(always)]
+    #[must_use]
+    pub const fn quarters(&self) -> [u32; 4] {
+        let [a, b, c, d, e, f, g, h] = self.0[0].to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.0[1].to_ne_bytes();
+        [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ]
+    }
+
+    /// The inverse of [`quarters`](Self::quarters).
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_quarters(quarters: [u32; 4]) -> Self {
+        let [a, b, c, d] = quarters;
+        Self([joined(a, b), joined(c, d)])
+    }
+
     /// The last four bytes as they lie in memory: of a v4-mapped address, the IPv4 address.
     #[inline(always)]
     #[must_use]
@@ -92,6 +114,12 @@ impl Addr {
     pub const fn to_ip(self) -> IpAddr {
         Ipv6Addr::from_octets(self.octets()).to_canonical()
     }
+}
+
+/// Two halves of a word as they lie in memory.
+const fn joined(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 impl PartialEq for Addr {
@@ -211,6 +239,7 @@ mod tests {
             let ip: IpAddr = ip.parse().unwrap();
             assert_eq!(Addr::from(ip).to_ip(), ip);
             assert_eq!(Addr::from(ip).is_v4(), ip.is_ipv4());
+            assert_eq!(Addr::from_quarters(Addr::from(ip).quarters()).to_ip(), ip);
         }
     }
 

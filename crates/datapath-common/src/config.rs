@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! Load-time constants: known to the verifier, which removes the branches that they rule out.
 
+use crate::Be16;
+
 row! {
     /// What is the same for every packet on the node. Changing it means loading the programs again.
-    pub struct NodeConfig: 8 {
-        /// Of [`IPV4`](NodeConfig::IPV4), [`IPV6`](NodeConfig::IPV6), [`HOST_ROUTING`](NodeConfig::HOST_ROUTING).
+    pub struct NodeConfig: 16 {
+        /// Of [`IPV4`](NodeConfig::IPV4) and the constants below it.
         pub flags: u32,
+        /// The tunnel's network identifier: 24 bits.
+        pub vni: u32,
+        /// The UDP port that tunnels end at.
+        pub tunnel_port: Be16,
+        /// Zero.
+        pub _pad: u16,
         /// Zero.
         pub _reserved: u32,
     }
@@ -23,10 +31,23 @@ impl NodeConfig {
     /// masquerading live, instead of straight to the neighbour.
     pub const HOST_ROUTING: u32 = 4;
 
-    /// With these flags.
+    /// Pods of other nodes are reached through a tunnel.
+    pub const TUNNEL: u32 = 8;
+    /// The tunnel speaks Geneve (RFC 8926), not VXLAN (RFC 7348).
+    pub const GENEVE: u32 = 16;
+    /// The kernel's device wraps and unwraps; without it the programs do.
+    pub const TUNNEL_DEVICE: u32 = 32;
+
+    /// With these flags, and no tunnel.
     #[must_use]
     pub const fn new(flags: u32) -> Self {
-        Self { flags, _reserved: 0 }
+        Self {
+            flags,
+            vni: 0,
+            tunnel_port: Be16::new(0),
+            _pad: 0,
+            _reserved: 0,
+        }
     }
 
     /// Whether all of `flags` are set.

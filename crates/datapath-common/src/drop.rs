@@ -55,6 +55,10 @@ reasons! {
     UNSUPPORTED_L3_PROTOCOL = 139,
     /// The packet could not be changed; the kernel was short of memory.
     ERROR_WRITING_TO_PACKET = 141,
+    /// A packet came through the tunnel, but the kernel does not say from whom.
+    ERROR_RETRIEVING_TUNNEL_KEY = 147,
+    /// An option of a Geneve packet is malformed, or critical and unknown here (RFC 8926 §3.5).
+    INVALID_GENEVE_OPTION = 149,
     /// A pod asked for the Ethernet address of something other than its gateway.
     UNKNOWN_L3_TARGET_ADDRESS = 150,
     /// The address is of this node's pods, but no pod has it.
@@ -65,8 +69,14 @@ reasons! {
     INVALID_IPV6_EXTENSION_HEADER = 156,
     /// Neither IP nor ARP.
     UNSUPPORTED_L2_PROTOCOL = 166,
+    /// The tunnel could not wrap or unwrap the packet.
+    ENCAPSULATION_TRAFFIC_IS_PROHIBITED = 170,
+    /// A packet came through the tunnel from a machine that does not have its source address.
+    UNKNOWN_SENDER = 172,
     /// A pod sent a router advertisement, a redirect or another neighbour message that only a gateway may send.
     FORBIDDEN_ICMPV6_MESSAGE = 176,
+    /// A packet came through the tunnel with another network identifier.
+    INVALID_VNI = 183,
     /// Duplicate address detection, router solicitation, multicast listener report: every IPv6 stack sends them, and on
     /// a pod's link nobody needs them. Counted, without an event.
     LINK_LOCAL_CHATTER = 224,

@@ -61,11 +61,13 @@ pub enum Hook {
     FromWire = 2,
     /// What the host sends to local pods.
     FromHost = 3,
+    /// What arrives from other nodes through the tunnel.
+    FromTunnel = 4,
 }
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::FromPod, Self::FromWire, Self::FromHost];
+    pub const ALL: [Self; 4] = [Self::FromPod, Self::FromWire, Self::FromHost, Self::FromTunnel];
 
     /// From the number of an event.
     #[must_use]
@@ -74,6 +76,7 @@ impl Hook {
             1 => Some(Self::FromPod),
             2 => Some(Self::FromWire),
             3 => Some(Self::FromHost),
+            4 => Some(Self::FromTunnel),
             _ => None,
         }
     }
@@ -85,6 +88,7 @@ impl Hook {
             Self::FromPod => "from_pod",
             Self::FromWire => "from_wire",
             Self::FromHost => "from_host",
+            Self::FromTunnel => "from_tunnel",
         }
     }
 }

@@ -22,7 +22,9 @@ mod endpoint;
 pub mod event;
 pub mod maps;
 pub mod metrics;
+mod node;
 pub mod packet;
+mod prefix;
 
 #[cfg(test)]
 mod abi_test;
@@ -34,4 +36,6 @@ pub use drop::Reason;
 pub use endpoint::Endpoint;
 pub use event::DropEvent;
 pub use metrics::{Counter, Direction};
+pub use node::LocalNode;
+pub use prefix::{Prefix, PrefixKey};
 pub use row::{Field, Row};

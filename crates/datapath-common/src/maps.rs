@@ -2,13 +2,17 @@
 //! Names, shapes and limits of the pinned maps, as both sides must agree on them.
 
 use crate::metrics::METRICS_LEN;
-use crate::{Addr, Counter, CtEntry, CtKey, Endpoint};
+use crate::{Addr, Counter, CtEntry, CtKey, Endpoint, LocalNode, Prefix, PrefixKey};
 
 /// The kind of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `BPF_MAP_TYPE_HASH`.
     Hash,
+    /// `BPF_MAP_TYPE_ARRAY`.
+    Array,
+    /// `BPF_MAP_TYPE_LPM_TRIE`.
+    LpmTrie,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PerCpuArray,
     /// `BPF_MAP_TYPE_RINGBUF`.
@@ -35,6 +39,16 @@ pub struct Spec {
 pub const ENDPOINTS: Spec = hash::<Addr, Endpoint>("endpoints", 16_384);
 /// Connections.
 pub const CONNTRACK: Spec = hash::<CtKey, CtEntry>("conntrack", 262_144);
+/// Pods of other nodes and the nodes themselves, by prefix.
+pub const PREFIXES: Spec = Spec {
+    kind: Kind::LpmTrie,
+    ..hash::<PrefixKey, Prefix>("prefixes", 65_536)
+};
+/// This node: one row.
+pub const NODE: Spec = Spec {
+    kind: Kind::Array,
+    ..hash::<u32, LocalNode>("node", 1)
+};
 /// Packets and bytes by reason and direction.
 pub const METRICS: Spec = Spec {
     kind: Kind::PerCpuArray,
@@ -50,7 +64,7 @@ pub const EVENTS: Spec = Spec {
 };
 
 /// Every pinned map.
-pub const ALL: [Spec; 4] = [ENDPOINTS, CONNTRACK, METRICS, EVENTS];
+pub const ALL: [Spec; 6] = [ENDPOINTS, CONNTRACK, PREFIXES, NODE, METRICS, EVENTS];
 
 #[expect(clippy::cast_possible_truncation, reason = "rows have fewer than 2^32 bytes")]
 const fn hash<K, V>(name: &'static str, max_entries: u32) -> Spec {

@@ -5,6 +5,8 @@ use crate::Mac;
 
 /// The MAC of the host end of every pod's veth.
 pub const GATEWAY_MAC: Mac = Mac([0x02, 0x74, 0x77, 0x00, 0x00, 0x01]);
+/// The MAC that packets through the tunnel are for, the same on every node. Their source is [`GATEWAY_MAC`].
+pub const TUNNEL_MAC: Mac = Mac([0x02, 0x74, 0x77, 0x00, 0x00, 0x02]);
 /// The IPv4 gateway of every pod. No device has it.
 pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
 /// The IPv6 gateway of every pod, `fe80::1`. No device has it.

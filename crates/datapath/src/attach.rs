@@ -99,7 +99,7 @@ pub(crate) fn attach_tcx(
 
 const fn tcx_hook(hook: Hook) -> Tcx {
     match hook {
-        Hook::FromPod | Hook::FromWire => Tcx::Ingress,
+        Hook::FromPod | Hook::FromWire | Hook::FromTunnel => Tcx::Ingress,
         Hook::FromHost => Tcx::Egress,
     }
 }
@@ -138,7 +138,7 @@ fn add_clsact(target: Target<'_>) -> Result<(), AttachError> {
 
 const fn clsact_direction(hook: Hook) -> TcAttachType {
     match hook {
-        Hook::FromPod | Hook::FromWire => TcAttachType::Ingress,
+        Hook::FromPod | Hook::FromWire | Hook::FromTunnel => TcAttachType::Ingress,
         Hook::FromHost => TcAttachType::Egress,
     }
 }

@@ -5,10 +5,11 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::Ebpf;
-use datapath_common::Endpoint;
 use datapath_common::ct::Tuple;
 use datapath_common::maps::{self, Kind, Spec};
 use datapath_common::packet::proto;
+use datapath_common::{Addr, Endpoint, LocalNode, Prefix};
+use ipnet::IpNet;
 
 use crate::conntrack::Connection;
 use crate::counters::CounterRow;
@@ -20,7 +21,7 @@ use crate::{MapError, sys};
 pub struct MapInfo {
     /// Its name.
     pub name: &'static str,
-    /// `hash`, `percpu-array` or `ringbuf`.
+    /// `hash`, `array`, `lpm-trie`, `percpu-array` or `ringbuf`.
     pub kind: &'static str,
     /// Bytes of a key.
     pub key_size: u32,
@@ -77,10 +78,13 @@ fn map_info(loaded: &Loaded, spec: &Spec) -> Result<MapInfo, MapError> {
     let entries = match name {
         name if name == maps::ENDPOINTS.name => Some(loaded.endpoints.0.len()? as u64),
         name if name == maps::CONNTRACK.name => Some(loaded.conntrack.len()? as u64),
+        name if name == maps::PREFIXES.name => Some(loaded.prefixes.rows()?.len() as u64),
         _ => None,
     };
     let kind = match kind {
         Kind::Hash => "hash",
+        Kind::Array => "array",
+        Kind::LpmTrie => "lpm-trie",
         Kind::PerCpuArray => "percpu-array",
         Kind::RingBuf => "ringbuf",
     };
@@ -126,6 +130,8 @@ pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, M
                 .map(counter)
                 .collect()
         }
+        name if name == maps::PREFIXES.name => loaded.prefixes.rows()?.iter().map(prefix).collect(),
+        name if name == maps::NODE.name => loaded.node.get()?.iter().map(local_node).collect(),
         name if name == maps::EVENTS.name => Vec::new(),
         _ => return Ok(None),
     };
@@ -145,6 +151,37 @@ fn endpoint(row: &Endpoint) -> String {
         ..
     } = row;
     format!("pod ifindex={ifindex} mac={mac} id={id} identity={identity:#x} policy={policy}")
+}
+
+fn prefix((net, row): (&IpNet, &Prefix)) -> MapRow {
+    let named = [(Prefix::TUNNEL, "tunnel"), (Prefix::CLUSTER, "cluster")];
+    let flags: Vec<_> = named
+        .iter()
+        .filter(|(flag, _)| row.has(*flag))
+        .map(|(_, name)| *name)
+        .collect();
+    let node = if row.node == Addr::UNSPECIFIED {
+        "-".to_owned()
+    } else {
+        row.node.to_string()
+    };
+    MapRow {
+        key: net.to_string(),
+        value: format!(
+            "{} node={node} mtu={} identity={:#x}",
+            flags.join(","),
+            row.mtu,
+            row.identity
+        ),
+    }
+}
+
+fn local_node(row: &LocalNode) -> MapRow {
+    let [v4, v6] = row.addresses;
+    MapRow {
+        key: "0".to_owned(),
+        value: format!("v4={v4} v6={v6} tunnel_ifindex={}", row.tunnel_ifindex),
+    }
 }
 
 fn connection(connection: &Connection) -> MapRow {

@@ -19,8 +19,10 @@ mod gc;
 mod inspect;
 mod load;
 mod map;
+mod node;
 mod options;
 mod pins;
+mod prefixes;
 mod sys;
 mod unload;
 
@@ -39,7 +41,9 @@ pub use features::Features;
 pub use gc::Timeouts;
 pub use inspect::{MapInfo, MapRow, ProgramInfo};
 pub use map::HashMap;
+pub use node::NodeRow;
 pub use options::{AttachMode, Limits, Options};
+pub use prefixes::PrefixesMap;
 pub use sys::{TestRunOutput, test_run};
 pub use unload::{UnloadError, unload};
 
@@ -92,6 +96,15 @@ impl Datapath {
         })
     }
 
+    /// Attaches `from_tunnel` to the kernel's tunnel device.
+    pub fn attach_tunnel(&mut self, ifname: &str, ifindex: u32) -> Result<(), AttachError> {
+        self.attach(attach::Target {
+            hook: Hook::FromTunnel,
+            ifname,
+            ifindex,
+        })
+    }
+
     fn attach(&mut self, target: attach::Target<'_>) -> Result<(), AttachError> {
         target.check()?;
         let program = load::program(&mut self.loaded.objects, target.hook.name());
@@ -116,6 +129,16 @@ impl Datapath {
     /// The addresses that live here.
     pub fn endpoints(&mut self) -> &mut EndpointsMap {
         &mut self.loaded.endpoints
+    }
+
+    /// What lies behind other nodes.
+    pub fn prefixes(&mut self) -> &mut PrefixesMap {
+        &mut self.loaded.prefixes
+    }
+
+    /// What the programs know of this node.
+    pub fn node(&mut self) -> &mut NodeRow {
+        &mut self.loaded.node
     }
 
     /// A handle to the connections.

@@ -23,11 +23,12 @@ use crate::clock::Clock;
 use crate::map::Bytes;
 use crate::pins::{Displaced, Pins};
 use crate::{
-    Conntrack, Counters, EndpointsMap, EventReader, Features, HashMap, Limits, LoadError, Options, sys,
+    Conntrack, Counters, EndpointsMap, EventReader, Features, HashMap, Limits, LoadError, NodeRow, Options,
+    PrefixesMap, sys,
 };
 
 /// The objects, as the build left them.
-const OBJECTS: [(&str, &[u8]); 2] = [
+const OBJECTS: [(&str, &[u8]); 3] = [
     (
         "pod",
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pod")),
@@ -35,6 +36,10 @@ const OBJECTS: [(&str, &[u8]); 2] = [
     (
         "host",
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/host")),
+    ),
+    (
+        "tunnel",
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tunnel")),
     ),
 ];
 /// Never attached: it tells user space the kernel's jiffies.
@@ -50,6 +55,8 @@ pub(crate) struct Loaded {
     pub(crate) specs: Vec<Spec>,
     pub(crate) endpoints: EndpointsMap,
     pub(crate) conntrack: Conntrack,
+    pub(crate) prefixes: PrefixesMap,
+    pub(crate) node: NodeRow,
     pub(crate) counters: Counters,
     pub(crate) features: Features,
 }
@@ -83,6 +90,8 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     let loaded = Loaded {
         endpoints: EndpointsMap(open(&pins, maps::ENDPOINTS.name, &specs)?),
         conntrack: Conntrack::new(open(&pins, maps::CONNTRACK.name, &specs)?, clock),
+        prefixes: PrefixesMap::new(open_pin(&pins, maps::PREFIXES.name)?),
+        node: NodeRow::new(open_pin(&pins, maps::NODE.name)?),
         counters: Counters::new(open_pin(&pins, maps::METRICS.name)?, cpus()?),
         pins,
         objects,

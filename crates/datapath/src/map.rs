@@ -101,6 +101,14 @@ impl<K: Bytes, V: Bytes> HashMap<K, V> {
         }
     }
 
+    /// The key after `key` in the map's own order, or the first. One that is gone begins the walk anew.
+    pub(crate) fn next_key(&self, key: Option<&K>) -> Result<Option<K>, MapError> {
+        let mut next = K::new_zeroed();
+        let found = sys::next_key(self.fd(), key.map(K::as_bytes), next.as_mut_bytes())
+            .map_err(self.error("read a key"))?;
+        Ok(found.then_some(next))
+    }
+
     /// All rows.
     pub fn rows(&self) -> Result<Vec<(K, V)>, MapError> {
         let mut rows = Vec::new();

@@ -151,7 +151,9 @@ fn examine(path: &Path, spec: &Spec) -> Examined {
 const fn kernel_kind(kind: Kind) -> u32 {
     match kind {
         Kind::Hash => 1,
+        Kind::Array => 2,
         Kind::PerCpuArray => 6,
+        Kind::LpmTrie => 11,
         Kind::RingBuf => 27,
     }
 }

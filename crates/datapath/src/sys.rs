@@ -13,6 +13,7 @@ use zerocopy::{Immutable, IntoBytes};
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_UPDATE_ELEM: u32 = 2;
 const MAP_DELETE_ELEM: u32 = 3;
+const MAP_GET_NEXT_KEY: u32 = 4;
 const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
 const PROG_TEST_RUN: u32 = 10;
@@ -106,6 +107,18 @@ pub(crate) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
         flags: 0,
     };
     absent_is_false(bpf(MAP_DELETE_ELEM, &mut attr))
+}
+
+/// Reads the key after `key`, or the first, into `next`; `false`: there is none.
+pub(crate) fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+    let mut attr = Element {
+        map_fd: fd_number(map),
+        _pad: 0,
+        key: key.map_or(0, address),
+        value: address_mut(next),
+        flags: 0,
+    };
+    absent_is_false(bpf(MAP_GET_NEXT_KEY, &mut attr))
 }
 
 fn absent_is_false(result: io::Result<i32>) -> io::Result<bool> {

@@ -6,8 +6,8 @@
 use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use datapath_common::Reason;
@@ -17,6 +17,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 use crate::Drop;
 use crate::fib::{Lookup, NextHop};
 use crate::parse::Bytes;
+use crate::tunnel::Key;
 
 /// `PACKET_HOST`: the Ethernet destination is the receiving device's.
 const PACKET_HOST: u32 = 0;
@@ -213,6 +214,24 @@ impl Ctx {
         let next = core::ptr::from_mut(next).cast::<bpf_redir_neigh>();
         // SAFETY: `NextHop` has the layout and size of the kernel's structure.
         unsafe { bpf_redirect_neigh(ifindex, next, size_of::<NextHop>() as i32, 0) as i32 }
+    }
+
+    /// Tells the kernel's tunnel device where to and how.
+    #[inline(always)]
+    pub fn set_tunnel_key(&self, key: &mut Key, flags: u64) -> bool {
+        let key = core::ptr::from_mut(key).cast();
+        // SAFETY: the context is valid; `Key` is the kernel's structure up to a field that its helpers allow it to end at.
+        unsafe { bpf_skb_set_tunnel_key(self.skb, key, size_of::<Key>() as u32, flags) == 0 }
+    }
+
+    /// Where from and how the kernel's tunnel device has unwrapped the packet; `flags` says the outer family.
+    #[inline(always)]
+    pub fn tunnel_key(&self, flags: u64) -> Option<Key> {
+        let mut key = Key::new_zeroed();
+        let to = core::ptr::from_mut(&mut key).cast();
+        // SAFETY: as above; the helper writes just the bytes of `key`.
+        let result = unsafe { bpf_skb_get_tunnel_key(self.skb, to, size_of::<Key>() as u32, flags) };
+        (result == 0).then_some(key)
     }
 
     /// Asks the routing table and the neighbour table. 0: both have an answer.

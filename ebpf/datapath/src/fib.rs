@@ -100,7 +100,8 @@ fn lookup(ctx: &Ctx, packet: &Packet) -> Lookup {
 ///
 /// (Before 5.12 the kernel compares packets with the MTU of the device, not of the route, and GSO packets with neither.)
 #[inline(always)]
-fn length_on_wire(ctx: &Ctx, packet: &Packet) -> u16 {
+#[must_use]
+pub fn length_on_wire(ctx: &Ctx, packet: &Packet) -> u16 {
     let size = ctx.gso_size() as u16;
     if size == 0 {
         return (packet.end as usize - ETH_LEN) as u16;

@@ -4,9 +4,13 @@
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use datapath_common::ct::{CtEntry, CtKey, Side, next_state, reopens};
-use datapath_common::{Addr, Counter, Direction, DropEvent, Endpoint, NodeConfig, Reason, maps, metrics};
+use datapath_common::{
+    Addr, Be16, Counter, Direction, DropEvent, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason,
+    maps, metrics,
+};
 use zerocopy::FromZeros;
 
 #[map(name = "endpoints")]
@@ -14,6 +18,12 @@ static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::pinned(maps::ENDPOINTS.max_
 
 #[map(name = "conntrack")]
 static CONNTRACK: HashMap<CtKey, CtEntry> = HashMap::pinned(maps::CONNTRACK.max_entries, 0);
+
+#[map(name = "prefixes")]
+static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::pinned(maps::PREFIXES.max_entries, 0);
+
+#[map(name = "node")]
+static NODE: Array<LocalNode> = Array::pinned(maps::NODE.max_entries, 0);
 
 #[map(name = "metrics")]
 static METRICS: PerCpuArray<Counter> = PerCpuArray::pinned(metrics::METRICS_LEN, 0);
@@ -38,6 +48,30 @@ pub fn endpoint(addr: &Addr) -> Option<&'static Endpoint> {
     // SAFETY: the kernel frees no row under a running program. The agent replaces rows as a whole, so a row that is read
     // while it is reused for another address is wrong for this packet at most.
     unsafe { ENDPOINTS.get(addr) }
+}
+
+/// What the longest known prefix of an address says.
+#[inline(always)]
+#[must_use]
+pub fn prefix(addr: &Addr) -> Option<&'static Prefix> {
+    let PrefixKey { length, addr } = PrefixKey::of(addr);
+    // Rows are replaced as a whole and freed after a grace period, as those of `endpoints`.
+    PREFIXES.get(Key::new(length, addr))
+}
+
+/// What may change of this node while the programs are loaded.
+#[inline(always)]
+#[must_use]
+pub fn node() -> Option<&'static LocalNode> {
+    NODE.get(0)
+}
+
+/// The tunnel's network identifier and the UDP port that it ends at.
+#[inline(always)]
+#[must_use]
+pub fn tunnel() -> (u32, Be16) {
+    let config = CONFIG.load();
+    (config.vni, config.tunnel_port)
 }
 
 /// Adds a packet to a counter.

@@ -97,6 +97,6 @@ impl Drop {
 const fn direction(hook: Hook) -> Direction {
     match hook {
         Hook::FromPod => Direction::Egress,
-        Hook::FromWire | Hook::FromHost => Direction::Ingress,
+        Hook::FromWire | Hook::FromHost | Hook::FromTunnel => Direction::Ingress,
     }
 }

@@ -364,6 +364,7 @@ fn what_must_die_dies_of_the_right_reason_and_is_told() {
             Hook::FromPod => node.pods[0].ifindex,
             Hook::FromWire => node.wire,
             Hook::FromHost => node.host,
+            Hook::FromTunnel => node.wire,
         };
         if hook == Hook::FromWire {
             frame[0..6].copy_from_slice(&node.netlink.link("wire").unwrap().unwrap().mac.unwrap().0);

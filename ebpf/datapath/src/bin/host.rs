@@ -8,7 +8,7 @@ use datapath_common::event::Hook;
 use datapath_common::packet::GATEWAY_MAC;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::parse::Packet;
-use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse};
+use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse, tunnel};
 
 #[classifier]
 fn from_wire(ctx: TcContext) -> i32 {
@@ -31,7 +31,8 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
     };
     let mut packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut packet)?;
-    if maps::endpoint(&packet.tuple.source).is_some() {
+    let source = &packet.tuple.source;
+    if maps::endpoint(source).is_some() || tunnel::behind(source).is_some() {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
     }
     conntrack::track(ctx, &packet)?;
@@ -47,7 +48,8 @@ fn from_host(ctx: TcContext) -> i32 {
     }
 }
 
-/// The host's routes lead the pods' addresses here; one that no pod has would come back to the host for ever.
+/// The host's routes lead here to the pods of this node, and to those of others if they are behind the tunnel; an address that
+/// no pod has would come back to the host for ever.
 #[inline(always)]
 fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
     let ethertype = parse::ethernet(ctx)?.ethertype.get();
@@ -55,11 +57,10 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
         return Ok(Verdict::Pass);
     };
     let Some(pod) = pod(&destination) else {
-        let for_many = destination.is_multicast();
-        return if for_many {
-            Ok(Verdict::Pass)
-        } else {
-            Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP))
+        return match tunnel::behind(&destination) {
+            Some(prefix) => tunnel::send(ctx, prefix),
+            None if destination.is_multicast() => Ok(Verdict::Pass),
+            None => Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP)),
         };
     };
     let mut packet = Packet::EMPTY;

@@ -8,7 +8,7 @@ use datapath_common::event::Hook;
 use datapath_common::packet::ethertype;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::parse::{self, Ethernet, Kind, Packet};
-use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd};
+use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd, tunnel};
 
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
@@ -42,7 +42,16 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
         _ if maps::configured(NodeConfig::HOST_ROUTING) => Ok(Verdict::Stack),
         Some(host) if host.is_host() => Ok(Verdict::Stack),
         Some(pod) => forward::to_pod(ctx, &packet, pod),
-        None => fib::leave(ctx, &packet),
+        None => leave(ctx, &packet),
+    }
+}
+
+/// Out of the node: through the tunnel if another node has the destination, else by the node's own routes.
+#[inline(always)]
+fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
+    match tunnel::behind(&packet.tuple.destination) {
+        Some(prefix) => tunnel::forward(ctx, packet, prefix),
+        None => fib::leave(ctx, packet),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{build, kernels, run};
 
 /// A test that cannot run here prints a line that begins so, and why.
 const SKIP_MARK: &str = "SKIPPED:";
-const STORY: &str = "test(/story/) + binary(/story/)";
+const STORY: &str = "test(/story/) + binary(stories)";
 const DATAPATH: &str = "package(thalweg-tests-datapath)";
 const NETNS: &str = "package(thalweg-tests-netns)";
 

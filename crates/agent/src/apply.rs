@@ -28,6 +28,7 @@ use state::{Status, Table, Writer};
 use tokio::sync::watch;
 
 use crate::endpoints::{Endpoints, Expedite, Kernel, NamespaceId, Steps};
+use crate::tunnel::Tunnel;
 
 pub use client::{Calls, Client, Command};
 pub use host::{HOST_LINK, HOST_PEER};
@@ -47,8 +48,10 @@ pub struct Options {
     pub devices: Vec<String>,
     /// The packet size of pods; nothing to take it from the underlay.
     pub mtu: Option<u32>,
-    /// Whether nodes on a segment with this one get a direct route.
+    /// Whether nodes on a segment with this one get a direct route; of no effect with a tunnel.
     pub direct_node_routes: bool,
+    /// The tunnel to other nodes; nothing in native routing.
+    pub tunnel: Option<Tunnel>,
     /// The plugin's socket: queued DELs are beside it.
     pub cni_socket: PathBuf,
     /// Where the agent keeps its lock and its mark of what it has switched on.

@@ -17,3 +17,4 @@ pub mod observe;
 pub mod privileges;
 pub mod readiness;
 pub mod run;
+pub mod tunnel;

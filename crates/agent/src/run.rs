@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use api::config::{Config, DirectNodeRoutes};
+use api::config::{Config, DirectNodeRoutes, RoutingMode};
 use datapath::common::NodeConfig;
 use datapath::{AttachMode, Conntrack, Counters, Datapath, Features, Limits, Timeouts};
 use k8s::{Api, WatchStatus};
 use model::{Endpoint, Node, Pod};
+use netlink::Netlink;
 use prometheus_client::registry::Registry;
 use state::{Table, Writer, table};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,7 @@ use crate::metrics::Scrape;
 use crate::observe::Observed;
 use crate::privileges;
 use crate::readiness::{self, Readiness};
+use crate::tunnel::Tunnel;
 
 /// How long answers under way on the agent's socket may take when the agent stops.
 const HTTP_DRAIN: Duration = Duration::from_millis(300);
@@ -157,7 +159,8 @@ struct Kernel {
 
 impl Kernel {
     fn start(config: &Config, nodes: Table<Node>) -> anyhow::Result<Self> {
-        let mut datapath = Datapath::load(&datapath_options(config))?;
+        let tunnel = tunnel(config)?;
+        let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
         let (conntrack, counters) = (datapath.conntrack(), datapath.counters());
         let (features, reader) = (datapath.features().clone(), datapath.take_events());
         let log = EventLog::default();
@@ -173,7 +176,7 @@ impl Kernel {
             endpoints: writer,
             steps: steps.clone(),
         };
-        let apply = apply::start(apply_options(config, timeouts), parts)?;
+        let apply = apply::start(apply_options(config, tunnel, timeouts), parts)?;
         Ok(Self {
             apply,
             events,
@@ -197,15 +200,24 @@ impl Kernel {
     }
 }
 
-fn datapath_options(config: &Config) -> datapath::Options {
+/// Whether there is a tunnel and who wraps: what the programs are loaded with depends on it.
+fn tunnel(config: &Config) -> anyhow::Result<Option<Tunnel>> {
+    match config.routing_mode {
+        RoutingMode::Native => Ok(None),
+        RoutingMode::Tunnel => Ok(Some(Tunnel::prepare(&mut Netlink::open()?, config.tunnel)?)),
+    }
+}
+
+fn datapath_options(config: &Config, tunnel: Option<&Tunnel>) -> datapath::Options {
     let host_routing = if config.host_routing {
         NodeConfig::HOST_ROUTING
     } else {
         0
     };
+    let node = NodeConfig::new(NodeConfig::IPV4 | NodeConfig::IPV6 | host_routing);
     datapath::Options {
         bpffs: config.bpffs.clone(),
-        node: NodeConfig::new(NodeConfig::IPV4 | NodeConfig::IPV6 | host_routing),
+        node: tunnel.map_or(node, |tunnel| tunnel.configure(node)),
         limits: Limits {
             conntrack_max: config.conntrack.max_entries.unwrap_or(0),
             endpoints_max: 0,
@@ -215,12 +227,13 @@ fn datapath_options(config: &Config) -> datapath::Options {
     }
 }
 
-fn apply_options(config: &Config, timeouts: Timeouts) -> apply::Options {
+fn apply_options(config: &Config, tunnel: Option<Tunnel>, timeouts: Timeouts) -> apply::Options {
     apply::Options {
         node_name: config.node_name.clone(),
         devices: config.devices.clone(),
         mtu: config.mtu,
         direct_node_routes: config.direct_node_routes == DirectNodeRoutes::Auto,
+        tunnel,
         cni_socket: config.cni.socket.clone(),
         run_dir: config.run_dir.clone(),
         gc_interval: config.conntrack.gc_interval,

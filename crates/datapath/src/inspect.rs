@@ -131,7 +131,7 @@ pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, M
                 .collect()
         }
         name if name == maps::PREFIXES.name => loaded.prefixes.rows()?.iter().map(prefix).collect(),
-        name if name == maps::NODE.name => loaded.node.get()?.iter().map(local_node).collect(),
+        name if name == maps::NODE.name => vec![local_node(&loaded.node.get()?)],
         name if name == maps::EVENTS.name => Vec::new(),
         _ => return Ok(None),
     };

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use datapath_common::{LocalNode, maps};
+use zerocopy::FromZeros;
 
 use crate::MapError;
 use crate::map::HashMap;
@@ -22,8 +23,8 @@ impl NodeRow {
         self.0.insert(&0, row)
     }
 
-    /// The row; always there.
-    pub fn get(&self) -> Result<Option<LocalNode>, MapError> {
-        self.0.get(&0)
+    /// The row; all zero before it is first set.
+    pub fn get(&self) -> Result<LocalNode, MapError> {
+        Ok(self.0.get(&0)?.unwrap_or_else(LocalNode::new_zeroed))
     }
 }

@@ -21,7 +21,7 @@ use crate::external::External;
 use crate::kubelet;
 use crate::node::{CNI_CONF_DIR, NodeHandle};
 use crate::plan::{API_PORT, Plan, api_url};
-use crate::spec::{ApiKind, Spec};
+use crate::spec::{ApiKind, Routing, Spec};
 use crate::state::{Paths, State};
 use crate::supervisor::{CONFIG, KUBECONFIG};
 use crate::underlay::{NODE_DEVICE, Underlay};
@@ -139,13 +139,23 @@ impl Cluster {
             .program
             .parent()
             .unwrap_or_else(|| Path::new("/usr/lib/cni"));
-        let config = json!({
+        let mut config = json!({
             "nodeName": node.name,
             "kubeconfig": KUBECONFIG,
             "devices": [NODE_DEVICE],
             "cni": { "confDir": CNI_CONF_DIR, "binDir": bin_dir },
             "conntrack": { "maxEntries": CONNTRACK_ENTRIES },
         });
+        match state.spec.routing {
+            Routing::Native => {}
+            Routing::Vxlan | Routing::Geneve => {
+                config["routingMode"] = "tunnel".into();
+                config["tunnelProtocol"] = json!(state.spec.routing);
+            }
+        }
+        for (key, value) in &state.spec.agent {
+            config[key] = value.clone();
+        }
         write_private(&node.host_path(Path::new(KUBECONFIG)), &self.node_kubeconfig)?;
         // JSON is YAML.
         write_private(&node.host_path(Path::new(CONFIG)), &format!("{config:#}\n"))

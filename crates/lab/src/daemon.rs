@@ -20,7 +20,7 @@ use crate::hold::{Hold, READY};
 use crate::node::{NodeHandle, adopt};
 use crate::plan::{NodePlan, Plan};
 use crate::progress::{Progress, Report, send};
-use crate::spec::{Spec, Topology};
+use crate::spec::{Routing, Spec, Topology};
 use crate::state::{NodeState, Paths, Phase, State};
 use crate::supervisor::{AgentFailure, Supervisor};
 use crate::underlay::Underlay;
@@ -207,11 +207,14 @@ impl Daemon {
             root_ca: cluster.root_ca(),
         };
         tokio::spawn(controllers::run(client.clone(), config, self.shutdown.clone()));
-        tokio::spawn(fabric::run(
-            client.clone(),
-            underlay.into_netlink(),
-            self.shutdown.clone(),
-        ));
+        // A fabric that knew the pods' addresses would hide a tunnel that does not carry them.
+        if self.state.spec.routing == Routing::Native {
+            tokio::spawn(fabric::run(
+                client.clone(),
+                underlay.into_netlink(),
+                self.shutdown.clone(),
+            ));
+        }
         for node in nodes {
             let config = kubelet::Config {
                 node: node.clone(),

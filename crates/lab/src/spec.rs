@@ -28,6 +28,10 @@ pub enum Routing {
     /// As they are, by the nodes' and the fabric's routes.
     #[default]
     Native,
+    /// In VXLAN packets of the nodes.
+    Vxlan,
+    /// In Geneve packets of the nodes.
+    Geneve,
 }
 
 /// Which address families pods, services and nodes have.
@@ -147,6 +151,8 @@ pub struct Spec {
     pub pods_per_node: u32,
     /// Kubernetes objects to apply once the nodes are ready; relative paths are relative to the file.
     pub manifests: Vec<PathBuf>,
+    /// Settings of the agents, beside those that the lab makes.
+    pub agent: BTreeMap<String, serde_json::Value>,
     /// Which API server.
     pub api: ApiKind,
     /// For an external API server that runs already: how to reach it.
@@ -165,6 +171,7 @@ impl Default for Spec {
             service_cidrs: Vec::new(),
             pods_per_node: PODS_PER_NODE_DEFAULT,
             manifests: Vec::new(),
+            agent: BTreeMap::new(),
             api: ApiKind::default(),
             kubeconfig: None,
         }

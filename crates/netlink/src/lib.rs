@@ -18,6 +18,7 @@ mod request;
 mod route;
 mod socket;
 pub mod sysctl;
+mod tunnel;
 
 pub use address::{Address, AddressFlags};
 pub use error::Error;
@@ -26,3 +27,4 @@ pub use neighbour::Neighbour;
 pub use request::Request;
 pub use route::{ROUTE_PROTOCOL, Route, TABLE_MAIN};
 pub use socket::Netlink;
+pub use tunnel::{Tunnel, TunnelKind};

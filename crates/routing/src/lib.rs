@@ -34,8 +34,23 @@ pub struct Input<'a> {
     pub own_name: &'a str,
     /// This node's devices towards the world.
     pub devices: &'a [Device],
-    /// Whether nodes on a segment with this one get a direct route.
-    pub direct: bool,
+    /// How pods' packets get to other nodes.
+    pub mode: Mode,
+}
+
+/// How pods' packets get to other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The network between the nodes carries pod addresses.
+    Native {
+        /// Whether nodes on a segment with this one get a direct route.
+        direct: bool,
+    },
+    /// From node to node in packets of the nodes' own.
+    Tunnel {
+        /// The family of these packets; nothing for that of each node's first address that this node has too.
+        underlay: Option<Family>,
+    },
 }
 
 /// The way to a node's pod network.
@@ -54,6 +69,13 @@ pub enum Way {
         device: u32,
         /// That device's name.
         device_name: String,
+    },
+    /// Through the tunnel to a node.
+    Tunnel {
+        /// The node's underlay address.
+        node: IpAddr,
+        /// The address that this host uses towards pods there.
+        source: Option<IpAddr>,
     },
     /// This node's other routes lead there, mostly the default route: the network knows the way.
     Network,
@@ -84,6 +106,13 @@ pub enum Refusal {
         node: String,
         /// Its address.
         address: IpAddr,
+    },
+    /// Node and this node have no family in common that a tunnel could be of.
+    NoTunnel {
+        /// The node's name.
+        node: String,
+        /// The family that is asked for, if any.
+        underlay: Option<Family>,
     },
 }
 
@@ -117,6 +146,18 @@ impl fmt::Display for Refusal {
                     "contains {address}, the address of node {node}; choose another cluster CIDR"
                 )
             }
+            Self::NoTunnel {
+                node,
+                underlay: Some(family),
+            } => write!(
+                f,
+                "node {node} and this one do not both have an {family} address for the tunnel; change underlayProtocol or \
+                 give them one (status.addresses, InternalIP)"
+            ),
+            Self::NoTunnel { node, underlay: None } => write!(
+                f,
+                "node {node} has no address of a family that this node has too; see status.addresses (InternalIP) of both"
+            ),
         }
     }
 }
@@ -128,25 +169,25 @@ impl fmt::Display for Refusal {
 #[must_use]
 pub fn plan<'a>(input: &Input<'_>, nodes: impl Iterator<Item = &'a Node> + Clone) -> Vec<Row> {
     let mut claims = Claims::new(input.devices, nodes.clone());
-    let own = nodes.clone().filter(|node| node.name == input.own_name);
-    let own: Vec<Row> = own.flat_map(|node| rows(input, node, &mut claims)).collect();
+    let own = nodes.clone().find(|node| node.name == input.own_name);
+    let own_rows: Vec<Row> = own.map_or_else(Vec::new, |node| rows(input, own, node, &mut claims));
     let mut result = Vec::new();
     for node in nodes {
         if node.name == input.own_name {
-            result.extend_from_slice(&own);
+            result.extend_from_slice(&own_rows);
         } else {
-            result.extend(rows(input, node, &mut claims));
+            result.extend(rows(input, own, node, &mut claims));
         }
     }
     result
 }
 
-fn rows(input: &Input<'_>, node: &Node, claims: &mut Claims) -> Vec<Row> {
+fn rows(input: &Input<'_>, own: Option<&Node>, node: &Node, claims: &mut Claims) -> Vec<Row> {
     let row = |destination: &IpNet| {
         let way = match claims.claim(&node.name, *destination) {
             Err(refusal) => Way::Refused(refusal),
             Ok(()) if node.name == input.own_name => local(input, node, *destination),
-            Ok(()) => remote(input, node, *destination),
+            Ok(()) => remote(input, own, node, *destination),
         };
         Row {
             node: node.name.clone(),
@@ -158,24 +199,55 @@ fn rows(input: &Input<'_>, node: &Node, claims: &mut Claims) -> Vec<Row> {
 }
 
 fn local(input: &Input<'_>, node: &Node, destination: IpNet) -> Way {
-    // The kernel refuses a source that is not an address of this machine, as behind some clouds' address translation.
-    let held = |addr: &IpAddr| {
-        input
-            .devices
-            .iter()
-            .any(|device| device.addresses.iter().any(|net| net.addr() == *addr))
-    };
     Way::Local {
-        source: node.address(Family::of_net(&destination)).filter(held),
+        source: source(input, node, Family::of_net(&destination)),
     }
 }
 
-fn remote(input: &Input<'_>, node: &Node, destination: IpNet) -> Way {
+/// The node's own address, unless this machine does not hold it, as behind some clouds' address translation: the kernel
+/// refuses such a source.
+fn source(input: &Input<'_>, own: &Node, family: Family) -> Option<IpAddr> {
+    let mut held = input.devices.iter().flat_map(|device| &device.addresses);
+    own.address(family)
+        .filter(|addr| held.any(|net| net.addr() == *addr))
+}
+
+fn remote(input: &Input<'_>, own: Option<&Node>, node: &Node, destination: IpNet) -> Way {
+    match input.mode {
+        Mode::Native { direct } => native(input, direct, node, destination),
+        Mode::Tunnel { underlay } => match tunnel_end(input.devices, underlay, node) {
+            Some(end) => Way::Tunnel {
+                node: end,
+                source: own.and_then(|own| source(input, own, Family::of_net(&destination))),
+            },
+            None => Way::Refused(Refusal::NoTunnel {
+                node: node.name.clone(),
+                underlay,
+            }),
+        },
+    }
+}
+
+/// The address of a node that tunnels to it end at.
+#[must_use]
+pub fn tunnel_end(devices: &[Device], underlay: Option<Family>, node: &Node) -> Option<IpAddr> {
+    let has = |family| {
+        let mut nets = devices.iter().flat_map(|device| &device.addresses);
+        nets.any(|net| Family::of_net(net) == family)
+    };
+    let wanted = |family| underlay.is_none_or(|underlay| underlay == family) && has(family);
+    node.addresses
+        .iter()
+        .copied()
+        .find(|addr| wanted(Family::of(addr)))
+}
+
+fn native(input: &Input<'_>, direct: bool, node: &Node, destination: IpNet) -> Way {
     let family = Family::of_net(&destination);
     let candidates = node
         .addresses
         .iter()
-        .filter(|addr| input.direct && Family::of(addr) == family);
+        .filter(|addr| direct && Family::of(addr) == family);
     let direct = candidates
         .copied()
         .find_map(|gateway| Some((gateway, segment(input.devices, gateway)?)));

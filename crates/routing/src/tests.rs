@@ -61,7 +61,7 @@ fn no_direct_routes_when_they_are_switched_off() {
         &Input {
             own_name: "a",
             devices: &devices(),
-            direct: false,
+            mode: Mode::Native { direct: false },
         },
         nodes.iter(),
     );
@@ -83,7 +83,7 @@ fn the_narrowest_segment_wins() {
         &Input {
             own_name: "a",
             devices: &devices,
-            direct: true,
+            mode: Mode::Native { direct: true },
         },
         nodes.iter(),
     );
@@ -102,7 +102,7 @@ fn a_host_address_without_a_subnet_is_no_segment() {
         &Input {
             own_name: "a",
             devices: &devices,
-            direct: true,
+            mode: Mode::Native { direct: true },
         },
         nodes.iter(),
     );
@@ -144,7 +144,7 @@ fn a_pod_network_that_overlaps_the_underlay_is_refused_and_both_are_named() {
         &Input {
             own_name: "a",
             devices: &devices(),
-            direct: true,
+            mode: Mode::Native { direct: true },
         },
         nodes.iter(),
     );
@@ -256,7 +256,7 @@ fn plan_for(own_name: &str, nodes: &[Node]) -> Vec<Row> {
         &Input {
             own_name,
             devices: &devices(),
-            direct: true,
+            mode: Mode::Native { direct: true },
         },
         nodes.iter(),
     )

@@ -118,8 +118,11 @@ struct UpArgs {
     #[arg(long, value_name = "COUNT")]
     nodes: Option<usize>,
     /// How pods' packets get to other nodes [default: native]
-    #[arg(long, value_parser = named::<Routing>, value_name = "native")]
+    #[arg(long, value_parser = named::<Routing>, value_name = "native|vxlan|geneve")]
     routing: Option<Routing>,
+    /// A setting of the agents, such as tunnelEncapsulation=ebpf; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
     /// Address families [default: dual]
     #[arg(long, value_parser = named::<Families>, value_name = "ipv4|ipv6|dual")]
     family: Option<Families>,
@@ -167,6 +170,17 @@ fn named<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(unquoted)
 }
 
+/// A setting of the agents, in the form that their configuration takes.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    match api::config::Key::find(key) {
+        Some(_) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(format!(
+            "the agent has no setting {key:?}; see `thalweg agent --help`"
+        )),
+    }
+}
+
 impl Args {
     /// Runs the verb; the error, if any, says what to do.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
@@ -210,6 +224,8 @@ fn spec(args: UpArgs) -> anyhow::Result<Spec> {
     set(&mut spec.name, args.name);
     set(&mut spec.nodes, args.nodes.map(Nodes::Count));
     set(&mut spec.routing, args.routing);
+    spec.agent
+        .extend(args.settings.into_iter().map(|(key, value)| (key, value.into())));
     set(&mut spec.family, args.family);
     set(&mut spec.topology, args.topology);
     set(&mut spec.pods_per_node, args.pods);

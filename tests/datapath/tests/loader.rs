@@ -95,7 +95,7 @@ fn every_program_loads() {
     let names: BTreeSet<_> = programs.iter().map(|program| program.name.as_str()).collect();
     assert_eq!(
         names,
-        BTreeSet::from(["clock", "from_host", "from_pod", "from_wire"])
+        BTreeSet::from(["clock", "from_host", "from_pod", "from_tunnel", "from_wire"])
     );
     assert!(programs.iter().all(|program| program.instructions > 0));
 }
@@ -316,7 +316,8 @@ fn links_of_nobody_are_pruned_and_unload_leaves_nothing() {
     assert!(!node.datapath.detach("wire").expect("detach"));
 
     let removed = datapath::unload(node.bpffs.path()).expect("unload");
-    assert_eq!(removed.len(), 2 + 4 + 2, "{removed:?}");
+    let maps = datapath::common::maps::ALL.len();
+    assert_eq!(removed.len(), 2 + maps + 2, "{removed:?}");
     assert!(!node.bpffs.path().join("thalweg").exists());
     assert_eq!(
         datapath::unload(node.bpffs.path()).expect("unload"),

@@ -6,6 +6,7 @@ use std::{fs, io};
 use netlink::sysctl;
 
 use super::host::{HOST_LINK, HOST_PEER};
+use crate::tunnel::TUNNEL_LINK;
 
 const IPV4_FORWARD: &str = "net/ipv4/ip_forward";
 const IPV6_FORWARD: &str = "net/ipv6/conf/all/forwarding";
@@ -56,8 +57,8 @@ pub(super) fn move_reverse_path_filter() -> Result<(), SysctlError> {
         return Ok(());
     }
     for device in devices(IPV4_DEVICES).unwrap_or_default() {
-        let ours =
-            device.starts_with(cni::HOST_IFNAME_PREFIX) || [HOST_LINK, HOST_PEER].contains(&device.as_str());
+        let ours = device.starts_with(cni::HOST_IFNAME_PREFIX)
+            || [HOST_LINK, HOST_PEER, TUNNEL_LINK].contains(&device.as_str());
         if device == "all" || ours || level(&device) >= all {
             continue;
         }

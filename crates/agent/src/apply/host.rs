@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use model::Node;
+use datapath::common::Addr;
+use model::{Family, Node};
 use netlink::{Netlink, Peer, Request, Veth, VethPair};
 use routing::Device;
 
@@ -12,6 +13,7 @@ use super::Options;
 use super::forwarding::{enable_forwarding, move_reverse_path_filter};
 use super::survey::{Found, Survey, survey};
 use crate::endpoints::Kernel;
+use crate::tunnel::{TUNNEL_LINK, Tunnel};
 
 /// The pod CIDRs are routed to this device.
 pub const HOST_LINK: &str = "thalweg_host";
@@ -31,6 +33,8 @@ pub(super) struct Host {
     pub(super) addresses: BTreeSet<IpAddr>,
     /// The packet size of pods.
     pub(super) mtu: u32,
+    /// The largest packet that the underlay takes.
+    pub(super) underlay_mtu: u32,
     /// Whether the devices and addresses could be read, at least once.
     pub(super) surveyed: bool,
     /// What failed.
@@ -43,10 +47,11 @@ impl Host {
         self.problems.clear();
         let node_addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
         let survey = match find(&mut kernel.netlink) {
-            Ok(found) => survey(&found, &options.devices, node_addresses, options.mtu),
+            Ok(found) => survey(&found, &options.devices, node_addresses),
             Err(error) => return self.problems.push(error.to_string()),
         };
-        (self.mtu, self.surveyed) = (survey.mtu, true);
+        (self.underlay_mtu, self.surveyed) = (survey.underlay_mtu, true);
+        self.set_mtu(options, node);
         for setting in [enable_forwarding, move_reverse_path_filter] {
             if let Err(error) = setting() {
                 self.problems.push(error.to_string());
@@ -56,6 +61,9 @@ impl Host {
             self.problems.push(error);
         }
         self.attach_underlay(kernel, &survey);
+        if let Err(error) = self.tunnel(kernel, options.tunnel.as_ref(), node) {
+            self.problems.push(error.to_string());
+        }
         if let Err(error) = self.write_addresses(kernel, survey.addresses) {
             self.problems.push(error.to_string());
         }
@@ -69,6 +77,50 @@ impl Host {
             .datapath
             .attach_host(HOST_LINK, pair.index)
             .map_err(|error| error.to_string())
+    }
+
+    /// From the underlay less what the tunnel takes, unless it is configured.
+    fn set_mtu(&mut self, options: &Options, node: Option<&Node>) {
+        let outer = node.and_then(|node| node.addresses.first()).map(Family::of);
+        let overhead = options.tunnel.map_or(0, |tunnel| {
+            tunnel.overhead(tunnel.underlay().or(outer).unwrap_or(Family::Ipv4))
+        });
+        let room = self.underlay_mtu.saturating_sub(overhead);
+        self.mtu = options.mtu.unwrap_or(room);
+        if self.mtu > room && options.tunnel.is_some() {
+            self.problems.push(format!(
+                "mtu is set to {}, but the underlay takes {} and the tunnel takes {overhead} of them: pods' large packets are \
+                 answered with ICMP errors; set mtu to {room} or less, or to 0",
+                self.mtu, self.underlay_mtu
+            ));
+        }
+    }
+
+    /// The tunnel's device with its program, and what the programs know of this node.
+    fn tunnel(
+        &mut self,
+        kernel: &mut Kernel,
+        tunnel: Option<&Tunnel>,
+        node: Option<&Node>,
+    ) -> anyhow::Result<()> {
+        let mut row = kernel.datapath.node().get()?;
+        if let Some(node) = node {
+            row.addresses = [Family::Ipv4, Family::Ipv6]
+                .map(|family| node.address(family).map_or(Addr::UNSPECIFIED, Addr::from));
+        }
+        row.tunnel_ifindex = match tunnel.filter(|tunnel| tunnel.device) {
+            Some(tunnel) => {
+                let link = tunnel.ensure_device(&mut kernel.netlink, Some(self.mtu))?;
+                kernel.datapath.attach_tunnel(TUNNEL_LINK, link.index)?;
+                link.index
+            }
+            None => 0,
+        };
+        kernel.datapath.node().set(&row)?;
+        if row.tunnel_ifindex == 0 {
+            kernel.netlink.delete_link(TUNNEL_LINK)?;
+        }
+        Ok(())
     }
 
     fn attach_underlay(&mut self, kernel: &mut Kernel, survey: &Survey) {

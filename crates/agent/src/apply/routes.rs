@@ -80,6 +80,12 @@ fn route(row: &Row, host_link: u32) -> Option<Route> {
             scope_link: row.destination.addr().is_ipv4(),
             ..route
         }),
+        Way::Tunnel { source, .. } => Some(Route {
+            oif: Some(host_link),
+            src: *source,
+            scope_link: row.destination.addr().is_ipv4(),
+            ..route
+        }),
         Way::Direct { gateway, device, .. } => Some(Route {
             gateway: Some(*gateway),
             oif: Some(*device),

@@ -9,8 +9,9 @@ use netlink::{Address, Link, Route};
 use routing::Device;
 
 use super::host::{HOST_LINK, HOST_PEER};
+use crate::tunnel::TUNNEL_LINK;
 
-/// The packet size of pods on a node without any underlay.
+/// The packet size of a node without any underlay.
 const DEFAULT_MTU: u32 = 1500;
 
 /// What the kernel says.
@@ -30,14 +31,14 @@ pub(super) struct Survey {
     pub(super) underlay: Vec<Device>,
     /// The node's own addresses.
     pub(super) addresses: BTreeSet<IpAddr>,
-    /// The packet size of pods.
-    pub(super) mtu: u32,
+    /// The largest packet that every underlay device takes.
+    pub(super) underlay_mtu: u32,
     /// Devices of the configuration that do not exist.
     pub(super) missing: Vec<String>,
 }
 
 /// `wanted` devices are the underlay; without any, those with a default route or one of the node's addresses.
-pub(super) fn survey(found: &Found, wanted: &[String], node: &[IpAddr], mtu: Option<u32>) -> Survey {
+pub(super) fn survey(found: &Found, wanted: &[String], node: &[IpAddr]) -> Survey {
     let devices: Vec<Device> = found
         .links
         .iter()
@@ -61,9 +62,7 @@ pub(super) fn survey(found: &Found, wanted: &[String], node: &[IpAddr], mtu: Opt
         .links
         .iter()
         .filter(|link| underlay.iter().any(|device| device.index == link.index));
-    let mtu = mtu
-        .or_else(|| mtus.map(|link| link.mtu).min())
-        .unwrap_or(DEFAULT_MTU);
+    let underlay_mtu = mtus.map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU);
     Survey {
         addresses: found
             .addresses
@@ -74,7 +73,7 @@ pub(super) fn survey(found: &Found, wanted: &[String], node: &[IpAddr], mtu: Opt
         missing: wanted.iter().filter(|name| !exists(name)).cloned().collect(),
         devices,
         underlay,
-        mtu,
+        underlay_mtu,
     }
 }
 
@@ -100,7 +99,7 @@ fn is_nodes_own(ip: &IpAddr) -> bool {
 }
 
 fn is_ours(link: &Link) -> bool {
-    let ours = [HOST_LINK, HOST_PEER].contains(&link.name.as_str());
+    let ours = [HOST_LINK, HOST_PEER, TUNNEL_LINK].contains(&link.name.as_str());
     let pods = link.name.starts_with(HOST_IFNAME_PREFIX) && link.kind.as_deref() == Some("veth");
     ours || pods || link.name == "lo"
 }
@@ -112,10 +111,10 @@ mod tests {
     #[test]
     fn the_underlay_is_where_the_default_route_or_the_nodes_address_is() {
         let node = ["192.168.7.1".parse().unwrap()];
-        let survey = survey(&found(), &[], &node, None);
+        let survey = survey(&found(), &[], &node);
         let names: Vec<_> = survey.underlay.iter().map(|device| &*device.name).collect();
         assert_eq!(names, ["eth0", "eth1"]);
-        assert_eq!(survey.mtu, 1400, "the smallest of the underlay");
+        assert_eq!(survey.underlay_mtu, 1400, "the smallest of the underlay");
         assert_eq!(survey.devices.len(), 3, "pods and our own are not among them");
         let own: Vec<_> = survey.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(own, ["10.0.0.5", "172.17.0.1", "192.168.7.1"]);
@@ -123,9 +122,9 @@ mod tests {
 
     #[test]
     fn configured_devices_win_and_missing_ones_are_named() {
-        let survey = survey(&found(), &["docker0".into(), "bond9".into()], &[], Some(1280));
+        let survey = survey(&found(), &["docker0".into(), "bond9".into()], &[]);
         assert_eq!((survey.underlay.len(), &*survey.underlay[0].name), (1, "docker0"));
-        assert_eq!((survey.mtu, survey.missing), (1280, vec!["bond9".to_owned()]));
+        assert_eq!(survey.missing, ["bond9"]);
     }
 
     fn found() -> Found {

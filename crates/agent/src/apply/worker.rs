@@ -11,6 +11,7 @@ use cni::protocol::{Call, Reply};
 use cni::{AddResult, Error, codes};
 use ipnet::IpNet;
 use model::Node;
+use routing::Mode;
 use state::{Snapshot, Status, Table};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -21,6 +22,7 @@ use super::routes::{self, Wanted};
 use super::{Options, RESYNC, RouteStatus, StartError, View};
 use crate::delete_queue::DeleteQueue;
 use crate::endpoints::{Add, Endpoints, Kernel, endpoint_id, pod_ref};
+use crate::tunnel::{self, TUNNEL_LINK};
 
 /// The first pause after a failure; it doubles up to [`RESYNC`].
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -241,10 +243,18 @@ impl Worker {
         let input = routing::Input {
             own_name: &self.options.node_name,
             devices: &self.host.devices,
-            direct: self.options.direct_node_routes,
+            mode: match self.options.tunnel {
+                Some(tunnel) => Mode::Tunnel {
+                    underlay: tunnel.underlay(),
+                },
+                None => Mode::Native {
+                    direct: self.options.direct_node_routes,
+                },
+            },
         };
         let all: Vec<&Node> = nodes.iter().collect();
-        let rows = routing::plan(&input, all.into_iter());
+        let rows = routing::plan(&input, all.iter().copied());
+        self.write_prefixes(nodes.in_sync(), &all, &rows);
         let endpoints = self.endpoints.snapshot();
         let in_use = |net: &IpNet| {
             endpoints
@@ -259,6 +269,22 @@ impl Worker {
             in_use: &in_use,
         };
         self.routes = routes::reconcile(&mut self.kernel.netlink, wanted).into();
+    }
+
+    /// Before the routes, by which the host's own packets come to need them.
+    fn write_prefixes(&mut self, complete: bool, nodes: &[&Node], plan: &[routing::Row]) {
+        let (own, devices) = (&self.options.node_name, &self.host.devices);
+        let tunnel = self.options.tunnel.as_ref();
+        let wanted = tunnel::prefixes(tunnel, self.host.underlay_mtu, own, devices, nodes, plan);
+        // While the API is away, what the map says is better than what is known here.
+        if !complete {
+            return;
+        }
+        match self.kernel.datapath.prefixes().replace(&wanted) {
+            Ok((0, 0)) => {}
+            Ok((written, deleted)) => info!(written, deleted, "prefixes of other nodes"),
+            Err(error) => self.host.problems.push(error.to_string()),
+        }
     }
 
     /// The next pass comes soon while something fails, and in any case after [`RESYNC`].
@@ -301,7 +327,7 @@ impl Worker {
             Err(error) => warn!(%error, "stray rows could not be removed"),
         }
         let mut live = self.endpoints.host_ifnames();
-        live.extend([HOST_LINK, HOST_PEER].map(str::to_owned));
+        live.extend([HOST_LINK, HOST_PEER, TUNNEL_LINK].map(str::to_owned));
         live.extend(self.host.devices.iter().map(|device| device.name.clone()));
         match self.kernel.datapath.prune_links(&live) {
             Ok(0) => {}

@@ -7,7 +7,7 @@ use api::agent::{
     ConntrackSummary, DatapathView, DropView, EndpointSummary, KubernetesView, LimitView, ProgramView,
     Status, TableView,
 };
-use api::config::RoutingMode;
+use api::config::{RoutingMode, TunnelProtocol};
 use axum::Json;
 use axum::extract::State;
 use datapath::common::{Reason, maps};
@@ -50,6 +50,10 @@ fn status(observed: &Observed, view: &View, counters: &[CounterRow], programs: V
         },
         routing_mode: match config.routing_mode {
             RoutingMode::Native => "native".to_owned(),
+            RoutingMode::Tunnel => match config.tunnel.protocol {
+                TunnelProtocol::Vxlan => "vxlan".to_owned(),
+                TunnelProtocol::Geneve => "geneve".to_owned(),
+            },
         },
         mtu: view.mtu,
         kubernetes: kubernetes(observed),

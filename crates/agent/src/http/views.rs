@@ -66,6 +66,7 @@ fn route(route: &RouteStatus) -> RouteView {
         Way::Direct {
             gateway, device_name, ..
         } => (Some(*gateway), Some(device_name.clone())),
+        Way::Tunnel { node, .. } => (Some(*node), Some("tunnel".to_owned())),
         Way::Network | Way::Refused(_) => (None, None),
     };
     RouteView {

@@ -108,12 +108,15 @@ impl World {
         let input = routing::Input {
             own_name: &self.config.node_name,
             devices: &self.devices,
-            direct: true,
+            mode: routing::Mode::Native { direct: true },
         };
         let rows = routing::plan(&input, listed.iter().copied());
-        let wanted = rows
-            .iter()
-            .filter(|row| matches!(row.way, Way::Local { .. } | Way::Direct { .. }));
+        let wanted = rows.iter().filter(|row| {
+            matches!(
+                row.way,
+                Way::Local { .. } | Way::Direct { .. } | Way::Tunnel { .. }
+            )
+        });
         let wanted: Snapshot<RouteRow> = wanted.cloned().map(RouteRow).collect();
         self.reconciler.apply(&mut self.routes, &wanted, Instant::now());
         let mut text = String::new();
@@ -161,7 +164,9 @@ impl World {
             let status = match &row.way {
                 Way::Refused(refusal) => Status::Error(refusal.to_string()),
                 Way::Network => Status::Done,
-                Way::Local { .. } | Way::Direct { .. } => self.reconciler.status(&row.destination),
+                Way::Local { .. } | Way::Direct { .. } | Way::Tunnel { .. } => {
+                    self.reconciler.status(&row.destination)
+                }
             };
             RouteStatus { row, status }
         };
@@ -203,6 +208,7 @@ fn describe(way: &Way) -> String {
         Way::Direct {
             gateway, device_name, ..
         } => format!("via {gateway} on {device_name}"),
+        Way::Tunnel { node, .. } => format!("tunnel to {node}"),
         Way::Network => "left to the network".to_owned(),
         Way::Refused(refusal) => format!("refused: {refusal}"),
     }

@@ -109,6 +109,7 @@ impl Node {
             devices: Vec::new(),
             mtu: None,
             direct_node_routes: true,
+            tunnel: None,
             cni_socket: self.queue_dir().with_file_name("cni.sock"),
             run_dir: self.dir.path().with_extension("run"),
             gc_interval: Duration::from_secs(3600),

@@ -37,6 +37,42 @@ pub enum RoutingMode {
     /// The network between the nodes carries pod addresses.
     #[default]
     Native,
+    /// The network between the nodes carries packets from node to node, and these carry those of the pods.
+    Tunnel,
+}
+
+/// What tunnels speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TunnelProtocol {
+    /// RFC 7348.
+    #[default]
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
+}
+
+/// Who wraps packets for the tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// The kernel's device; where the kernel has none, the eBPF programs.
+    #[default]
+    Auto,
+    /// The kernel's device.
+    Kernel,
+    /// The eBPF programs.
+    Ebpf,
+}
+
+/// Which addresses of nodes packets in a tunnel are sent to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnderlayProtocol {
+    /// The first address of the other node of a family that this one has too.
+    #[default]
+    Auto,
+    /// IPv4 addresses.
+    Ipv4,
+    /// IPv6 addresses.
+    Ipv6,
 }
 
 /// Where pod addresses come from.
@@ -90,6 +126,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// How pods' packets get to other nodes.
     pub routing_mode: RoutingMode,
+    /// The tunnel between nodes; of no effect in native routing.
+    pub tunnel: Tunnel,
     /// Where pod addresses come from.
     pub ipam_mode: IpamMode,
     /// The devices towards other nodes; empty to find them.
@@ -120,6 +158,21 @@ pub struct Config {
     pub effective: Vec<Effective>,
     /// Things that are probably mistakes.
     pub warnings: Vec<String>,
+}
+
+/// The tunnel between nodes. All nodes must have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// What it speaks.
+    pub protocol: TunnelProtocol,
+    /// The UDP port that it ends at.
+    pub port: u16,
+    /// Its network identifier: 24 bits.
+    pub vni: u32,
+    /// Who wraps.
+    pub encapsulation: Encapsulation,
+    /// Which addresses of nodes it is between.
+    pub underlay: UnderlayProtocol,
 }
 
 /// The container runtime's side.
@@ -266,8 +319,12 @@ fn build(take: &mut Take) -> Config {
         lab: take.value("lab", parse::label),
         kubeconfig: take.value("kubeconfig", parse::optional_path),
         routing_mode: take.value("routingMode", |raw| {
-            parse::one_of(raw, &[("native", RoutingMode::Native)])
+            parse::one_of(
+                raw,
+                &[("native", RoutingMode::Native), ("tunnel", RoutingMode::Tunnel)],
+            )
         }),
+        tunnel: tunnel(take),
         ipam_mode: take.value("ipam.mode", |raw| {
             parse::one_of(raw, &[("kubernetes", IpamMode::Kubernetes)])
         }),
@@ -300,6 +357,45 @@ fn build(take: &mut Take) -> Config {
         warnings: Vec::new(),
     }
 }
+
+/// The ports of the field: that of Linux's VXLAN device, which Cilium and Flannel use too, and the assigned one of Geneve.
+const VXLAN_PORT: u16 = 8472;
+const GENEVE_PORT: u16 = 6081;
+
+fn tunnel(take: &mut Take) -> Tunnel {
+    let protocol = take.value("tunnelProtocol", |raw| {
+        parse::one_of(
+            raw,
+            &[
+                ("vxlan", TunnelProtocol::Vxlan),
+                ("geneve", TunnelProtocol::Geneve),
+            ],
+        )
+    });
+    let port = take.value("tunnelPort", |raw| parse::zero_or(raw, 1..=65535));
+    let default = match protocol {
+        TunnelProtocol::Vxlan => VXLAN_PORT,
+        TunnelProtocol::Geneve => GENEVE_PORT,
+    };
+    Tunnel {
+        protocol,
+        port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(default),
+        vni: take.value("tunnelVni", |raw| parse::count(raw, 1..=0x00ff_ffff)),
+        encapsulation: take.value("tunnelEncapsulation", |raw| parse::one_of(raw, ENCAPSULATIONS)),
+        underlay: take.value("underlayProtocol", |raw| parse::one_of(raw, UNDERLAY_PROTOCOLS)),
+    }
+}
+
+const ENCAPSULATIONS: &[(&str, Encapsulation)] = &[
+    ("auto", Encapsulation::Auto),
+    ("kernel", Encapsulation::Kernel),
+    ("ebpf", Encapsulation::Ebpf),
+];
+const UNDERLAY_PROTOCOLS: &[(&str, UnderlayProtocol)] = &[
+    ("auto", UnderlayProtocol::Auto),
+    ("ipv4", UnderlayProtocol::Ipv4),
+    ("ipv6", UnderlayProtocol::Ipv6),
+];
 
 fn timeouts(take: &mut Take) -> ConntrackTimeouts {
     let mut seconds = |key| take.value(key, |raw| parse::seconds(raw, 1..=30 * 86400));

@@ -118,6 +118,10 @@ pub(super) fn zero_or(raw: &Raw, range: RangeInclusive<u32>) -> Parsed<Option<u3
     }
 }
 
+pub(super) fn count(raw: &Raw, range: RangeInclusive<u32>) -> Parsed<u32> {
+    number(raw, &range).ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
+}
+
 pub(super) fn seconds(raw: &Raw, range: RangeInclusive<u32>) -> Parsed<Duration> {
     number(raw, &range)
         .map(|seconds| Duration::from_secs(seconds.into()))

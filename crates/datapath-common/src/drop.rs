@@ -67,8 +67,12 @@ reasons! {
     CT_MAP_INSERTION_FAILED = 155,
     /// Too many or malformed IPv6 extension headers.
     INVALID_IPV6_EXTENSION_HEADER = 156,
+    /// This node has no address of the family of the tunnel.
+    NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT = 160,
     /// Neither IP nor ARP.
     UNSUPPORTED_L2_PROTOCOL = 166,
+    /// The node has no route to the other end of the tunnel.
+    FIB_LOOKUP_FAILED = 169,
     /// The tunnel could not wrap or unwrap the packet.
     ENCAPSULATION_TRAFFIC_IS_PROHIBITED = 170,
     /// A packet came through the tunnel from a machine that does not have its source address.

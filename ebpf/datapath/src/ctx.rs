@@ -5,19 +5,46 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_get_hash_recalc, bpf_jiffies64, bpf_ktime_get_ns,
+    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use datapath_common::Reason;
-use datapath_common::packet::IPV6_HEADERS_END_MAX;
+use datapath_common::packet::{ETH_LEN, IPV6_HEADERS_END_MAX};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::Drop;
 use crate::fib::{Lookup, NextHop};
 use crate::parse::Bytes;
 use crate::tunnel::Key;
+
+/// `BPF_ADJ_ROOM_MAC`: behind the Ethernet header.
+const BEHIND_ETHERNET: u32 = 1;
+/// `BPF_F_ADJ_ROOM_FIXED_GSO`: the payload of each packet stays what it is.
+const FIXED_GSO: u64 = 1;
+/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`: segments are no longer those of a tunnel. Kernels before 7.2 do not know it.
+const NO_TUNNEL: u64 = 1 << 10;
+
+/// How the headers that are put in or taken out change what the packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room(u64);
+
+impl Room {
+    /// `BPF_F_ADJ_ROOM_ENCAP_L4_UDP`, `_ENCAP_L2_ETH`, and the length of the inner Ethernet header.
+    const TUNNEL: u64 = 1 << 4 | 1 << 6 | (ETH_LEN as u64) << 56;
+    /// In a tunnel over IPv4 (`BPF_F_ADJ_ROOM_ENCAP_L3_IPV4`).
+    pub const V4: Self = Self(1 << 1 | Self::TUNNEL);
+    /// In a tunnel over IPv6 (`BPF_F_ADJ_ROOM_ENCAP_L3_IPV6`).
+    pub const V6: Self = Self(1 << 2 | Self::TUNNEL);
+    /// Inside is the same family as outside.
+    pub const SAME: Self = Self(0);
+    /// Inside is IPv4 (`BPF_F_ADJ_ROOM_DECAP_L3_IPV4`, since 6.3).
+    pub const TO_V4: Self = Self(1 << 7);
+    /// Inside is IPv6 (`BPF_F_ADJ_ROOM_DECAP_L3_IPV6`).
+    pub const TO_V6: Self = Self(1 << 8);
+}
 
 /// `PACKET_HOST`: the Ethernet destination is the receiving device's.
 const PACKET_HOST: u32 = 0;
@@ -182,6 +209,43 @@ impl Ctx {
         } else {
             Err(Drop::new(Reason::ERROR_WRITING_TO_PACKET))
         }
+    }
+
+    /// Makes room for headers behind the Ethernet header.
+    #[inline(always)]
+    pub fn make_room(&self, bytes: i32, room: Room) -> Result<(), Drop> {
+        self.adjust_room(bytes, room.0)
+    }
+
+    /// Takes headers out behind the Ethernet header.
+    ///
+    /// What stands for several packets of a tunnel would be cut by whoever forwards it as if it were still in the tunnel:
+    /// newer kernels can be told that it is not.
+    #[inline(always)]
+    pub fn take_out(&self, bytes: i32, room: Room) -> Result<(), Drop> {
+        if self.gso_size() != 0 && self.adjust_room(-bytes, room.0 | NO_TUNNEL).is_ok() {
+            return Ok(());
+        }
+        self.adjust_room(-bytes, room.0)
+    }
+
+    #[inline(always)]
+    fn adjust_room(&self, bytes: i32, flags: u64) -> Result<(), Drop> {
+        // SAFETY: the context is valid and no pointer into the packet is alive.
+        let result = unsafe { bpf_skb_adjust_room(self.skb, bytes, BEHIND_ETHERNET, flags | FIXED_GSO) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(Drop::new(Reason::ENCAPSULATION_TRAFFIC_IS_PROHIBITED))
+        }
+    }
+
+    /// A number that all packets of a flow share.
+    #[inline(always)]
+    #[must_use]
+    pub fn flow_hash(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_hash_recalc(self.skb) }
     }
 
     /// Tells the kernel what a change did to the sum of the packet's words, if the device has computed it.

@@ -2,9 +2,9 @@
 //! Out of the node: by the kernel's own routing and neighbour tables.
 
 use datapath_common::packet::{ETH_LEN, UDP_LEN, proto};
-use datapath_common::{Addr, Be16, Mac};
+use datapath_common::{Addr, Be16, Mac, Reason, Tuple};
 
-use crate::parse::{Bytes, Packet};
+use crate::parse::{Bytes, Ethernet, Packet};
 use crate::{Ctx, Drop, Verdict, forward};
 
 const AF_INET: u8 = 2;
@@ -44,6 +44,62 @@ pub struct NextHop {
 
 const _: () = assert!(size_of::<Lookup>() == 64 && size_of::<NextHop>() == 20);
 
+/// Where to, by the kernel's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    lookup: Lookup,
+    neighbour_known: bool,
+}
+
+/// The way of a packet that does not exist yet, to another node.
+#[inline(always)]
+pub fn find(ctx: &Ctx, outer: &Tuple) -> Result<Way, Drop> {
+    let v4 = outer.destination.is_v4();
+    // Without a length nothing is compared with the route's MTU: that of tunnels is known already.
+    let mut lookup = lookup(ctx, outer, v4, 0);
+    let neighbour_known = match ctx.fib(&mut lookup) {
+        SUCCESS => true,
+        NO_NEIGHBOUR => false,
+        _ => return Err(Drop::new(Reason::FIB_LOOKUP_FAILED)),
+    };
+    Ok(Way {
+        lookup,
+        neighbour_known,
+    })
+}
+
+impl Way {
+    /// Sends the packet, which has this EtherType by now, there.
+    #[inline(always)]
+    pub fn send(mut self, ctx: &Ctx, ethertype: Be16) -> Result<Verdict, Drop> {
+        let lookup = &mut self.lookup;
+        ctx.write(
+            0,
+            Ethernet {
+                destination: lookup.destination_mac,
+                source: lookup.source_mac,
+                ethertype,
+            },
+        )?;
+        let action = if self.neighbour_known {
+            ctx.redirect(lookup.ifindex)
+        } else {
+            ctx.redirect_neighbour(lookup.ifindex, &mut lookup.next_hop())
+        };
+        Ok(Verdict::Redirect(action))
+    }
+}
+
+impl Lookup {
+    #[inline(always)]
+    fn next_hop(&self) -> NextHop {
+        NextHop {
+            family: u32::from(self.family),
+            address: self.destination.map(halves),
+        }
+    }
+}
+
 /// To the next hop past the host's stack. What the tables refuse, or what is too big for the route, is left to the stack,
 /// which answers with the right ICMP error.
 #[inline(never)]
@@ -51,7 +107,7 @@ pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
     if packet.ttl <= 1 {
         return Ok(Verdict::Stack);
     }
-    let mut lookup = lookup(ctx, packet);
+    let mut lookup = lookup(ctx, &packet.tuple, packet.v4, length_on_wire(ctx, packet));
     match ctx.fib(&mut lookup) {
         SUCCESS => {
             forward::hop(ctx, packet)?;
@@ -60,12 +116,8 @@ pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
         }
         NO_NEIGHBOUR => {
             forward::hop(ctx, packet)?;
-            let mut next = NextHop {
-                family: u32::from(lookup.family),
-                address: lookup.destination.map(halves),
-            };
             Ok(Verdict::Redirect(
-                ctx.redirect_neighbour(lookup.ifindex, &mut next),
+                ctx.redirect_neighbour(lookup.ifindex, &mut lookup.next_hop()),
             ))
         }
         _ => Ok(Verdict::Stack),
@@ -79,17 +131,16 @@ const fn halves(word: u64) -> [u32; 2] {
 }
 
 #[inline(always)]
-fn lookup(ctx: &Ctx, packet: &Packet) -> Lookup {
-    let tuple = &packet.tuple;
+fn lookup(ctx: &Ctx, tuple: &Tuple, v4: bool, length: u16) -> Lookup {
     Lookup {
-        family: if packet.v4 { AF_INET } else { AF_INET6 },
+        family: if v4 { AF_INET } else { AF_INET6 },
         proto: tuple.proto,
         ports: [tuple.source_port, tuple.destination_port],
-        length: length_on_wire(ctx, packet),
+        length,
         ifindex: ctx.ifindex(),
         flow: 0,
-        source: kernel_address(&tuple.source, packet.v4),
-        destination: kernel_address(&tuple.destination, packet.v4),
+        source: kernel_address(&tuple.source, v4),
+        destination: kernel_address(&tuple.destination, v4),
         vlan: [0; 2],
         source_mac: Mac([0; 6]),
         destination_mac: Mac([0; 6]),

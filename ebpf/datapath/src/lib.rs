@@ -22,6 +22,7 @@ pub mod nd;
 pub mod parse;
 pub mod tunnel;
 pub mod verdict;
+pub mod wrap;
 
 #[cfg(test)]
 mod parse_test;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! To and from other nodes through a tunnel: VXLAN (RFC 7348) or Geneve (RFC 8926), wrapped and unwrapped by the kernel's
-//! device.
+//! To and from other nodes through a tunnel: VXLAN (RFC 7348) or Geneve (RFC 8926), wrapped and unwrapped by the
+//! kernel's device, or where there is none by [`wrap`].
 
 use datapath_common::packet::{GATEWAY_MAC, TUNNEL_MAC};
 use datapath_common::{Addr, NodeConfig, Prefix, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::parse::Packet;
-use crate::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, parse};
+use crate::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, parse, wrap};
 
 /// `BPF_F_TUNINFO_IPV6`: the outer packet is IPv6.
 const OUTER_V6: u64 = 1;
@@ -59,6 +59,9 @@ pub fn forward(ctx: &Ctx, packet: &Packet, prefix: &Prefix) -> Result<Verdict, D
 pub fn send(ctx: &Ctx, prefix: &Prefix) -> Result<Verdict, Drop> {
     let refused = Drop::new(Reason::ENCAPSULATION_TRAFFIC_IS_PROHIBITED);
     let node = maps::node().ok_or(refused)?;
+    if !maps::configured(NodeConfig::TUNNEL_DEVICE) {
+        return wrap::send(ctx, prefix, node);
+    }
     forward::address(ctx, TUNNEL_MAC, GATEWAY_MAC)?;
     let mut key = Key {
         id: maps::tunnel().0,

@@ -8,7 +8,7 @@ use datapath_common::event::Hook;
 use datapath_common::packet::GATEWAY_MAC;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::parse::Packet;
-use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse, tunnel};
+use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse, tunnel, wrap};
 
 #[classifier]
 fn from_wire(ctx: TcContext) -> i32 {
@@ -22,13 +22,20 @@ fn from_wire(ctx: TcContext) -> i32 {
 /// What is not for a local pod goes on as if nobody had looked.
 #[inline(always)]
 fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
-    if maps::configured(NodeConfig::HOST_ROUTING) || !ctx.is_for_us() {
+    if !ctx.is_for_us() {
         return Ok(Verdict::Pass);
     }
     let ethertype = parse::ethernet(ctx)?.ethertype.get();
-    let Some(pod) = parse::destination(ctx, ethertype).and_then(|destination| pod(&destination)) else {
+    let Some(own) = parse::destination(ctx, ethertype).and_then(|destination| maps::endpoint(&destination))
+    else {
         return Ok(Verdict::Pass);
     };
+    if own.is_host() {
+        return from_node(ctx, ethertype);
+    }
+    if maps::configured(NodeConfig::HOST_ROUTING) {
+        return Ok(Verdict::Pass);
+    }
     let mut packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut packet)?;
     let source = &packet.tuple.source;
@@ -36,7 +43,19 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
     }
     conntrack::track(ctx, &packet)?;
-    forward::to_pod(ctx, &packet, pod)
+    forward::to_pod(ctx, &packet, own)
+}
+
+/// For this node itself: what the programs unwrap, and else nothing of ours.
+#[inline(always)]
+fn from_node(ctx: &Ctx, ethertype: u16) -> Result<Verdict, Drop> {
+    if !maps::configured(NodeConfig::TUNNEL) || maps::configured(NodeConfig::TUNNEL_DEVICE) {
+        return Ok(Verdict::Pass);
+    }
+    match wrap::receive(ctx, ethertype)? {
+        Some(sender) => tunnel::deliver(ctx, &sender),
+        None => Ok(Verdict::Pass),
+    }
 }
 
 #[classifier]

@@ -18,6 +18,7 @@ mod build;
 mod check;
 mod clean;
 mod fuzz;
+mod generate;
 mod kernels;
 mod lab;
 mod run;
@@ -72,6 +73,11 @@ enum Verb {
         #[arg(long)]
         merge: bool,
     },
+    /// Write the planner's data files from published sources.
+    Gen {
+        #[command(subcommand)]
+        target: generate::Target,
+    },
     /// Remove what was built; downloaded kernels stay unless `--all`.
     Clean {
         #[arg(long)]
@@ -94,6 +100,7 @@ fn main() -> ExitCode {
             seconds,
             merge,
         } => fuzz::run(target.as_deref(), seconds, merge),
+        Verb::Gen { target } => generate::run(&target),
         Verb::Clean { all } => clean::run(all),
     };
     match outcome {

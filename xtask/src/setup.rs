@@ -56,7 +56,7 @@ const fn package(name: &'static str, proof: &'static str, needs: &'static [Need]
 }
 
 /// A proof without a slash is a program on the path.
-const PACKAGES: [Package; 17] = [
+const PACKAGES: [Package; 18] = [
     package("pkg-config", "pkg-config", &[Need::Build]),
     package("iproute2", "ip", &[Need::Lab, Need::Bench]),
     package("iputils-ping", "ping", &[Need::Lab]),
@@ -65,6 +65,7 @@ const PACKAGES: [Package; 17] = [
     package("iperf3", "iperf3", &[Need::Lab, Need::Bench]),
     package("tcpdump", "tcpdump", &[Need::Lab]),
     package("bpftool", "bpftool", &[Need::Test]),
+    package("tshark", "tshark", &[Need::Test]),
     package("nftables", "nft", &[Need::Test, Need::Bench]),
     package("iptables", "iptables", &[Need::Test, Need::Bench]),
     package(

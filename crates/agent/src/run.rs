@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Puts the agent together, starts it in order and stops it in reverse.
 
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -155,11 +156,14 @@ struct Kernel {
     features: Features,
     timeouts: Timeouts,
     steps: Steps,
+    /// Taken for as long as the agent runs.
+    _tunnel_port: Option<UdpSocket>,
 }
 
 impl Kernel {
     fn start(config: &Config, nodes: Table<Node>) -> anyhow::Result<Self> {
         let tunnel = tunnel(config)?;
+        let tunnel_port = tunnel.map(|tunnel| tunnel.reserve_port()).transpose()?.flatten();
         let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
         let (conntrack, counters) = (datapath.conntrack(), datapath.counters());
         let (features, reader) = (datapath.features().clone(), datapath.take_events());
@@ -187,6 +191,7 @@ impl Kernel {
             features,
             timeouts,
             steps,
+            _tunnel_port: tunnel_port,
         })
     }
 

@@ -2,7 +2,8 @@
 //! The tunnel to other nodes: its device, what it takes of each packet, what lies behind it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use api::config::{Encapsulation, TunnelProtocol, UnderlayProtocol};
 use datapath::common::packet::{ETH_LEN, IPV4_LEN, IPV6_LEN, TUNNEL_MAC, UDP_LEN};
@@ -45,7 +46,7 @@ pub enum TunnelError {
         /// The kernel's name of the protocol.
         kind: &'static str,
         /// What the kernel said.
-        source: netlink::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The kernel has no such device.
     #[error(
@@ -70,29 +71,43 @@ impl Tunnel {
     /// # Errors
     /// When the device cannot be made although the settings insist on it, or its port is taken.
     pub fn prepare(netlink: &mut Netlink, settings: api::config::Tunnel) -> Result<Self, TunnelError> {
-        let with_device = Self {
-            settings,
-            device: true,
-        };
-        let without = Self {
-            settings,
-            device: false,
-        };
-        match settings.encapsulation {
-            Encapsulation::Ebpf => Ok(without),
-            Encapsulation::Kernel => with_device.ensure_device(netlink, None).map(|_| with_device),
-            Encapsulation::Auto => match with_device.ensure_device(netlink, None) {
-                Ok(_) => Ok(with_device),
-                Err(TunnelError::NoDevice { kind, .. }) => {
-                    info!(
-                        kind,
-                        "the kernel has no such device: the programs wrap packets themselves"
-                    );
-                    Ok(without)
-                }
-                Err(error) => Err(error),
-            },
+        let tunnel = |device| Self { settings, device };
+        if settings.encapsulation == Encapsulation::Ebpf {
+            return Ok(tunnel(false));
         }
+        match tunnel(true).ensure_device(netlink, None) {
+            Ok(_) => Ok(tunnel(true)),
+            Err(TunnelError::NoDevice { kind, .. }) if settings.encapsulation == Encapsulation::Auto => {
+                info!(
+                    kind,
+                    "the kernel has no such device: the programs wrap packets themselves"
+                );
+                Ok(tunnel(false))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the programs wrap, the port is taken by a socket of ours, which never sees a packet: so nobody else can wait at it
+    /// for packets that would never come. (The kernel's device has a socket of its own.)
+    ///
+    /// # Errors
+    /// When somebody else has the port.
+    pub fn reserve_port(&self) -> Result<Option<UdpSocket>, TunnelError> {
+        if self.device {
+            return Ok(None);
+        }
+        let port = self.settings.port;
+        // On a host without IPv6 the other family is left.
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| match error.kind() {
+            ErrorKind::AddrInUse => Err(error),
+            _ => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)),
+        });
+        socket.map(Some).map_err(|source| TunnelError::PortTaken {
+            port,
+            kind: self.kind().name(),
+            source: Box::new(source),
+        })
     }
 
     /// The load-time constants of the programs.
@@ -173,7 +188,7 @@ impl Tunnel {
             Some(Errno::EADDRINUSE | Errno::EEXIST | Errno::EBUSY) => TunnelError::PortTaken {
                 port: self.settings.port,
                 kind,
-                source,
+                source: Box::new(source),
             },
             _ => TunnelError::Netlink(source),
         }

@@ -61,9 +61,15 @@ impl Path {
     /// UDP.
     #[must_use]
     pub fn udp(&self, source_port: u16, destination_port: u16) -> Vec<u8> {
+        self.udp_with(source_port, destination_port, b"thalweg")
+    }
+
+    /// UDP with this payload.
+    #[must_use]
+    pub fn udp_with(&self, source_port: u16, destination_port: u16, payload: &[u8]) -> Vec<u8> {
         let builder = self.ip().udp(source_port, destination_port);
         let mut frame = Vec::new();
-        builder.write(&mut frame, b"thalweg").expect("frame");
+        builder.write(&mut frame, payload).expect("frame");
         frame
     }
 

@@ -9,6 +9,7 @@ mod client;
 mod collector;
 mod forwarding;
 mod host;
+mod path_mtu;
 mod routes;
 mod survey;
 mod worker;

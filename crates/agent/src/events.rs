@@ -20,6 +20,8 @@ use state::Snapshot;
 use tokio::sync::broadcast;
 use tracing::{debug, error};
 
+use crate::apply::Client;
+
 /// Events that are kept for those who ask what happened.
 pub const KEPT: usize = 1024;
 
@@ -45,7 +47,7 @@ pub struct Record {
     /// When it was read, in milliseconds since 1970.
     pub unix_milliseconds: u64,
     /// What happened.
-    pub event: Event,
+    pub event: DropEvent,
 }
 
 /// The last events, and those to come. Cheap to clone.
@@ -89,7 +91,7 @@ impl EventLog {
     }
 
     /// Takes in an event.
-    pub fn push(&self, event: Event, unix_milliseconds: u64) {
+    pub fn push(&self, event: DropEvent, unix_milliseconds: u64) {
         let sequence = self.shared.seen.fetch_add(1, Ordering::Relaxed) + 1;
         let record = Record {
             sequence,
@@ -118,14 +120,14 @@ impl EventThread {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(reader: EventReader, log: EventLog) -> io::Result<Self> {
+    pub fn start(reader: EventReader, log: EventLog, apply: Client) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new()
             .name("events".to_owned())
             .stack_size(256 << 10)
             .spawn({
                 let stop = stop.clone();
-                move || read(reader, &log, &stop)
+                move || read(reader, &log, &apply, &stop)
             })?;
         Ok(Self { stop, thread })
     }
@@ -139,15 +141,19 @@ impl EventThread {
     }
 }
 
-fn read(mut reader: EventReader, log: &EventLog, stop: &AtomicBool) {
+fn read(mut reader: EventReader, log: &EventLog, apply: &Client, stop: &AtomicBool) {
     let (mut window_began, mut taken) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
         match reader.next(POLL) {
-            Ok(Some(event)) => {
-                log.push(event, unix_milliseconds());
+            Ok(Some(Event::Drop(drop))) => {
+                log.push(drop, unix_milliseconds());
                 if taken < LOGGED_PER_WINDOW {
-                    log_event(&event);
+                    log_event(&drop);
                 }
+                taken += 1;
+            }
+            Ok(Some(Event::PathMtu(told))) => {
+                apply.path_mtu(told.node.to_ip(), told.mtu);
                 taken += 1;
             }
             Ok(None) => {}
@@ -166,8 +172,7 @@ fn read(mut reader: EventReader, log: &EventLog, stop: &AtomicBool) {
     }
 }
 
-fn log_event(event: &Event) {
-    let Event::Drop(drop) = event;
+fn log_event(drop: &DropEvent) {
     debug!(
         reason = %drop.reason,
         source = ?address(drop.source),
@@ -188,7 +193,7 @@ fn unix_milliseconds() -> u64 {
 /// An event in words, with the pod's name where one of its addresses or its device is an endpoint's.
 #[must_use]
 pub fn view(record: &Record, endpoints: &Snapshot<Endpoint>) -> EventView {
-    let Event::Drop(drop) = &record.event;
+    let drop = &record.event;
     let (source, destination) = (address(drop.source), address(drop.destination));
     let has_ports = drop.proto != 0;
     EventView {
@@ -303,7 +308,7 @@ mod tests {
         let record = Record {
             sequence: 1,
             unix_milliseconds: 2,
-            event: Event::Drop(drop),
+            event: drop,
         };
         let view = view(&record, &Snapshot::empty());
         assert_eq!(
@@ -318,7 +323,7 @@ mod tests {
 
     const NO_DEVICE: u32 = 0x7fff_ffff;
 
-    fn event() -> Event {
+    fn event() -> DropEvent {
         let mut drop = DropEvent::new_zeroed();
         drop.reason = Reason::INVALID_SOURCE_IP;
         drop.direction = Direction::Egress as u8;
@@ -328,7 +333,7 @@ mod tests {
         drop.destination = Addr::v4([10, 0, 0, 2]);
         drop.proto = proto::UDP;
         (drop.source_port, drop.destination_port) = (Be16::new(53), Be16::new(99));
-        Event::Drop(drop)
+        drop
     }
 
     fn endpoint() -> Endpoint {

@@ -167,11 +167,6 @@ impl Kernel {
         let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
         let (conntrack, counters) = (datapath.conntrack(), datapath.counters());
         let (features, reader) = (datapath.features().clone(), datapath.take_events());
-        let log = EventLog::default();
-        let events = reader
-            .map(|reader| EventThread::start(reader, log.clone()))
-            .transpose();
-        let events = events.context("no thread for events can be started")?;
         let (writer, endpoints): (Writer<Endpoint>, Table<Endpoint>) = table("endpoints");
         let (timeouts, steps) = (timeouts(config), Steps::default());
         let parts = Parts {
@@ -181,6 +176,11 @@ impl Kernel {
             steps: steps.clone(),
         };
         let apply = apply::start(apply_options(config, tunnel, timeouts), parts)?;
+        let log = EventLog::default();
+        let events = reader
+            .map(|reader| EventThread::start(reader, log.clone(), apply.client.clone()))
+            .transpose();
+        let events = events.context("no thread for events can be started")?;
         Ok(Self {
             apply,
             events,

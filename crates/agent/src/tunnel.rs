@@ -212,11 +212,6 @@ impl Tunnel {
             && link.mac == Some(Mac(TUNNEL_MAC.0))
             && link.up
     }
-
-    fn mtu_to(&self, node: IpAddr, underlay_mtu: u32) -> u16 {
-        let mtu = underlay_mtu.saturating_sub(self.overhead(Family::of(&node)));
-        u16::try_from(mtu).unwrap_or(u16::MAX)
-    }
 }
 
 /// The MTU of a device before the underlay is known.
@@ -226,14 +221,14 @@ const DEFAULT_MTU: u32 = 1400;
 #[must_use]
 pub fn prefixes(
     tunnel: Option<&Tunnel>,
-    underlay_mtu: u32,
+    mtu_to: impl Fn(IpAddr) -> u16,
     own_name: &str,
     devices: &[Device],
     nodes: &[&Node],
     plan: &[Row],
 ) -> BTreeMap<IpNet, Prefix> {
     let row = |node: IpAddr| match tunnel {
-        Some(tunnel) => Prefix::tunnel(node.into(), tunnel.mtu_to(node, underlay_mtu)),
+        Some(_) => Prefix::tunnel(node.into(), mtu_to(node)),
         None => Prefix::cluster(node.into()),
     };
     let others = nodes.iter().filter(|node| node.name != own_name);
@@ -293,7 +288,7 @@ mod tests {
             mode: routing::Mode::Tunnel { underlay: None },
         };
         let plan = routing::plan(&input, nodes.iter().copied());
-        let rows = prefixes(Some(&tunnel), 1500, "a", &devices, &nodes, &plan);
+        let rows = prefixes(Some(&tunnel), |_| 1450, "a", &devices, &nodes, &plan);
         let end: IpAddr = "172.30.0.12".parse().unwrap();
         let expected = ["10.244.1.0/24", "172.30.0.12/32"]
             .map(|net| (net.parse().unwrap(), Prefix::tunnel(end.into(), 1450)));

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    Counter, CtEntry, CtKey, DropEvent, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason, Row, maps,
+    Counter, CtEntry, CtKey, DropEvent, Endpoint, LocalNode, NodeConfig, PathMtu, Prefix, PrefixKey, Reason,
+    Row, maps,
 };
 
 const GOLDEN: &str = include_str!("../testdata/abi.txt");
@@ -34,6 +35,7 @@ fn the_layout_is_the_golden_one() {
     row::<LocalNode>(&mut abi);
     row::<Counter>(&mut abi);
     row::<DropEvent>(&mut abi);
+    row::<PathMtu>(&mut abi);
     row::<NodeConfig>(&mut abi);
     for reason in Reason::ALL {
         writeln!(abi, "reason {} {reason}", reason.0).unwrap();

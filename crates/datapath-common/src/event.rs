@@ -11,6 +11,25 @@ pub const VERSION: u8 = 1;
 /// [`DropEvent::kind`].
 pub const KIND_DROP: u8 = 1;
 
+/// [`PathMtu::kind`].
+pub const KIND_PATH_MTU: u8 = 2;
+
+row! {
+    /// A router on the way to another node takes less than a packet of the tunnel has.
+    pub struct PathMtu: 24 {
+        /// [`VERSION`].
+        pub version: u8,
+        /// [`KIND_PATH_MTU`].
+        pub kind: u8,
+        /// Bytes of the largest IP packet that it takes.
+        pub mtu: u16,
+        /// Zero.
+        pub _reserved: u32,
+        /// The node's underlay address.
+        pub node: Addr,
+    }
+}
+
 row! {
     /// A packet was dropped.
     pub struct DropEvent: 64 {

@@ -34,7 +34,7 @@ pub use config::NodeConfig;
 pub use ct::{CtEntry, CtKey, Tuple};
 pub use drop::Reason;
 pub use endpoint::Endpoint;
-pub use event::DropEvent;
+pub use event::{DropEvent, PathMtu};
 pub use metrics::{Counter, Direction};
 pub use node::LocalNode;
 pub use prefix::{Prefix, PrefixKey};

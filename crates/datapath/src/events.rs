@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
-use datapath_common::{DropEvent, event};
+use datapath_common::{DropEvent, PathMtu, event};
 use zerocopy::FromBytes;
 
 use crate::sys;
@@ -16,14 +16,22 @@ use crate::sys;
 pub enum Event {
     /// A packet was dropped.
     Drop(DropEvent),
+    /// A router on the way to another node takes less than a packet of the tunnel has.
+    PathMtu(PathMtu),
 }
 
 impl Event {
     /// Decodes a record; `None`: of a kind or version that this one does not know.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (drop, _) = DropEvent::read_from_prefix(bytes).ok()?;
-        ((drop.version, drop.kind) == (event::VERSION, event::KIND_DROP)).then_some(Self::Drop(drop))
+        let [event::VERSION, kind, ..] = *bytes else {
+            return None;
+        };
+        match kind {
+            event::KIND_DROP => Some(Self::Drop(DropEvent::read_from_prefix(bytes).ok()?.0)),
+            event::KIND_PATH_MTU => Some(Self::PathMtu(PathMtu::read_from_prefix(bytes).ok()?.0)),
+            _ => None,
+        }
     }
 }
 

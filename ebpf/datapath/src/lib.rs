@@ -20,6 +20,7 @@ pub mod forward;
 pub mod maps;
 pub mod nd;
 pub mod parse;
+pub mod path_mtu;
 pub mod tunnel;
 pub mod verdict;
 pub mod wrap;

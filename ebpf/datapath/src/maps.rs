@@ -8,8 +8,7 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use datapath_common::ct::{CtEntry, CtKey, Side, next_state, reopens};
 use datapath_common::{
-    Addr, Be16, Counter, Direction, DropEvent, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason,
-    maps, metrics,
+    Addr, Be16, Counter, Direction, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason, maps, metrics,
 };
 use zerocopy::FromZeros;
 
@@ -88,11 +87,11 @@ pub fn count(reason: Reason, direction: Direction, length: u32) {
 /// Writes an event in the ring's own memory; `false`: the ring is full.
 #[inline(always)]
 #[must_use]
-pub fn tell(event: impl FnOnce(&mut DropEvent)) -> bool {
-    let Some(mut entry) = EVENTS.reserve::<DropEvent>(0) else {
+pub fn tell<E: FromZeros + 'static>(event: impl FnOnce(&mut E)) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<E>(0) else {
         return false;
     };
-    event(entry.write(DropEvent::new_zeroed()));
+    event(entry.write(E::new_zeroed()));
     entry.submit(0);
     true
 }

@@ -183,7 +183,10 @@ impl Node {
         self.events
             .next(Duration::ZERO)
             .expect("ring")
-            .map(|Event::Drop(drop)| drop)
+            .and_then(|event| match event {
+                Event::Drop(drop) => Some(drop),
+                Event::PathMtu(_) => None,
+            })
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Command {
     Inspect(Box<dyn FnOnce(&Datapath) + Send>),
     /// The connections of these addresses are forgotten: they may be given again.
     Rested(Vec<IpAddr>),
+    /// A router on the way to a node of this underlay address takes packets of so many bytes at most.
+    PathMtu(IpAddr, u16),
     /// Compare the kernel with what is wanted, now.
     Refresh,
     /// A table has changed.
@@ -51,6 +53,7 @@ impl std::fmt::Debug for Command {
             Self::Cni { .. } => "Cni",
             Self::Inspect(_) => "Inspect",
             Self::Rested(_) => "Rested",
+            Self::PathMtu(..) => "PathMtu",
             Self::Refresh => "Refresh",
             Self::Wake => "Wake",
             Self::Stop => "Stop",
@@ -140,6 +143,11 @@ impl Client {
     /// Waits for room: an address that is not given back would be lost until the next start.
     pub(super) fn rested(&self, ips: Vec<IpAddr>) {
         let _ = self.commands.send(Command::Rested(ips));
+    }
+
+    /// Where there is no room for it, the next packet that is too large brings it again.
+    pub(crate) fn path_mtu(&self, node: IpAddr, mtu: u16) {
+        let _ = self.commands.try_send(Command::PathMtu(node, mtu));
     }
 
     pub(super) fn stop(&self) {

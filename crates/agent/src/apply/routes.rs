@@ -16,6 +16,8 @@ use super::RouteStatus;
 pub(super) struct Wanted<'a> {
     /// The plan.
     pub(super) rows: Vec<Row>,
+    /// The MTU of routes through the tunnel to a node, where it is less than the device's.
+    pub(super) mtu_to: &'a dyn Fn(IpAddr) -> Option<u32>,
     /// The index of the device that leads to the node's own pods.
     pub(super) host_link: u32,
     /// Whether the plan is complete, so that other routes of ours may go.
@@ -40,7 +42,7 @@ pub(super) fn reconcile(netlink: &mut Netlink, wanted: Wanted<'_>) -> Vec<RouteS
     let routes: BTreeMap<IpNet, Route> = wanted
         .rows
         .iter()
-        .filter_map(|row| route(row, host_link))
+        .filter_map(|row| route(row, host_link, wanted.mtu_to))
         .map(|route| (route.dst, route))
         .collect();
     let current = match netlink.routes(Some(ROUTE_PROTOCOL)) {
@@ -70,7 +72,7 @@ pub(super) fn reconcile(netlink: &mut Netlink, wanted: Wanted<'_>) -> Vec<RouteS
     wanted.rows.into_iter().map(|row| status(row, &errors)).collect()
 }
 
-fn route(row: &Row, host_link: u32) -> Option<Route> {
+fn route(row: &Row, host_link: u32, mtu_to: &dyn Fn(IpAddr) -> Option<u32>) -> Option<Route> {
     let route = Route::to(row.destination);
     match &row.way {
         Way::Local { source } => Some(Route {
@@ -80,9 +82,10 @@ fn route(row: &Row, host_link: u32) -> Option<Route> {
             scope_link: row.destination.addr().is_ipv4(),
             ..route
         }),
-        Way::Tunnel { source, .. } => Some(Route {
+        Way::Tunnel { source, node } => Some(Route {
             oif: Some(host_link),
             src: *source,
+            mtu: mtu_to(*node),
             scope_link: row.destination.addr().is_ipv4(),
             ..route
         }),
@@ -97,9 +100,8 @@ fn route(row: &Row, host_link: u32) -> Option<Route> {
 
 /// The kernel fills in metrics and scopes by itself.
 fn same(found: &Route, wanted: &Route) -> bool {
-    let essence = |route: &Route| -> (IpNet, Option<IpAddr>, Option<u32>, Option<IpAddr>) {
-        (route.dst, route.gateway, route.oif, route.src)
-    };
+    type Essence = (IpNet, Option<IpAddr>, Option<u32>, Option<IpAddr>, Option<u32>);
+    let essence = |route: &Route| -> Essence { (route.dst, route.gateway, route.oif, route.src, route.mtu) };
     essence(found) == essence(wanted)
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cni::protocol::{Call, Reply};
 use cni::{AddResult, Error, codes};
 use ipnet::IpNet;
-use model::Node;
+use model::{Family, Node};
 use routing::Mode;
 use state::{Snapshot, Status, Table};
 use tokio::sync::watch;
@@ -18,11 +18,12 @@ use tracing::{info, warn};
 
 use super::client::Command;
 use super::host::{HOST_LINK, HOST_PEER, Host};
+use super::path_mtu::PathMtus;
 use super::routes::{self, Wanted};
 use super::{Options, RESYNC, RouteStatus, StartError, View};
 use crate::delete_queue::DeleteQueue;
 use crate::endpoints::{Add, Endpoints, Kernel, endpoint_id, pod_ref};
-use crate::tunnel::{self, TUNNEL_LINK};
+use crate::tunnel::{self, TUNNEL_LINK, Tunnel};
 
 /// The first pause after a failure; it doubles up to [`RESYNC`].
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -39,6 +40,7 @@ pub(super) struct Worker {
     routes: std::sync::Arc<[RouteStatus]>,
     pools: Vec<IpNet>,
     pool_problem: Option<String>,
+    path_mtus: PathMtus,
     seen: Option<state::Revision>,
     due: Instant,
     pause: Duration,
@@ -64,6 +66,7 @@ impl Worker {
             routes: [].into(),
             pools: Vec::new(),
             pool_problem: None,
+            path_mtus: PathMtus::default(),
             seen: None,
             due: Instant::now(),
             pause: RETRY_FIRST,
@@ -117,6 +120,12 @@ impl Worker {
             Command::Rested(ips) => {
                 self.endpoints.rested(&ips);
                 self.publish();
+            }
+            Command::PathMtu(node, mtu) => {
+                let now = Instant::now();
+                if self.path_mtus.learn(node, mtu, self.host.underlay_mtu, now) {
+                    self.due = now;
+                }
             }
             Command::Refresh => self.due = Instant::now(),
             Command::Wake | Command::Stop => {}
@@ -229,6 +238,7 @@ impl Worker {
         let nodes = self.nodes.snapshot();
         let own = nodes.get(&self.options.node_name).cloned();
         self.host.update(&mut self.kernel, &self.options, own.as_ref());
+        self.path_mtus.forget(now);
         if nodes.in_sync() {
             self.set_pools(own.map(|node| node.pod_cidrs).unwrap_or_default());
         }
@@ -262,8 +272,15 @@ impl Worker {
                 .flat_map(|endpoint| &endpoint.ips)
                 .any(|ip| net.contains(ip))
         };
+        let (known, tunnel, underlay) = (&self.path_mtus, self.options.tunnel, self.host.underlay_mtu);
+        let mtu_to = |node: IpAddr| {
+            known
+                .of(node)
+                .map(|_| u32::from(inner_mtu(known, tunnel, underlay, node)))
+        };
         let wanted = Wanted {
             rows,
+            mtu_to: &mtu_to,
             host_link: self.host.link,
             complete: nodes.in_sync(),
             in_use: &in_use,
@@ -274,8 +291,8 @@ impl Worker {
     /// Before the routes, by which the host's own packets come to need them.
     fn write_prefixes(&mut self, complete: bool, nodes: &[&Node], plan: &[routing::Row]) {
         let (own, devices) = (&self.options.node_name, &self.host.devices);
-        let tunnel = self.options.tunnel.as_ref();
-        let wanted = tunnel::prefixes(tunnel, self.host.underlay_mtu, own, devices, nodes, plan);
+        let mtu_to = |node| inner_mtu(&self.path_mtus, self.options.tunnel, self.host.underlay_mtu, node);
+        let wanted = tunnel::prefixes(self.options.tunnel.as_ref(), mtu_to, own, devices, nodes, plan);
         // While the API is away, what the map says is better than what is known here.
         if !complete {
             return;
@@ -372,6 +389,13 @@ impl Worker {
             view.problems.extend(self.pool_problem.clone());
         });
     }
+}
+
+/// Bytes of the largest pod's packet that fits through the tunnel to a node.
+fn inner_mtu(known: &PathMtus, tunnel: Option<Tunnel>, underlay: u32, node: IpAddr) -> u16 {
+    let overhead = tunnel.map_or(0, |tunnel| tunnel.overhead(Family::of(&node)));
+    let mtu = known.of(node).unwrap_or(underlay).saturating_sub(overhead);
+    u16::try_from(mtu).unwrap_or(u16::MAX)
 }
 
 /// The plugin has checked it, but it is a socket: others may write to it too.

@@ -8,7 +8,7 @@ use datapath_common::event::Hook;
 use datapath_common::packet::GATEWAY_MAC;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::parse::Packet;
-use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse, tunnel, wrap};
+use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse, path_mtu, tunnel, wrap};
 
 #[classifier]
 fn from_wire(ctx: TcContext) -> i32 {
@@ -49,7 +49,11 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
 /// For this node itself: what the programs unwrap, and else nothing of ours.
 #[inline(always)]
 fn from_node(ctx: &Ctx, ethertype: u16) -> Result<Verdict, Drop> {
-    if !maps::configured(NodeConfig::TUNNEL) || maps::configured(NodeConfig::TUNNEL_DEVICE) {
+    if !maps::configured(NodeConfig::TUNNEL) {
+        return Ok(Verdict::Pass);
+    }
+    path_mtu::listen(ctx, ethertype);
+    if maps::configured(NodeConfig::TUNNEL_DEVICE) {
         return Ok(Verdict::Pass);
     }
     match wrap::receive(ctx, ethertype)? {

@@ -99,9 +99,11 @@ impl Tunnel {
         }
         let port = self.settings.port;
         // On a host without IPv6 the other family is left.
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| match error.kind() {
-            ErrorKind::AddrInUse => Err(error),
-            _ => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)),
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| {
+            if error.kind() == ErrorKind::AddrInUse {
+                return Err(error);
+            }
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
         });
         socket.map(Some).map_err(|source| TunnelError::PortTaken {
             port,

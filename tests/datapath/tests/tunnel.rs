@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use datapath::TestRunOutput;
 use datapath::common::event::Hook;
 use datapath::common::packet::{GATEWAY_MAC, TUNNEL_MAC};
 use datapath::common::{Addr, Be16, LocalNode, NodeConfig, Prefix, Reason};
+use datapath::{Event, TestRunOutput};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use thalweg_tests_datapath::packet::Path;
 use thalweg_tests_datapath::{Node, require_root};
@@ -119,124 +119,100 @@ fn options_that_may_be_ignored_are() {
 }
 
 #[test]
-fn what_is_no_packet_of_our_tunnel_dies_of_the_right_reason() {
+fn a_header_that_is_not_ours_is_refused_by_name() {
+    if !require_root() {
+        return;
+    }
+    let mut node = node_with_tunnel(NodeConfig::GENEVE, Node::NEIGHBOUR_V4.into());
+    let frame = from_remote(&node)[0].tcp(80, 1000, "SA");
+    for (what, reason, at, value) in [
+        ("another network", Reason::INVALID_VNI, 6, 0),
+        ("another version", Reason::INVALID_GENEVE_OPTION, 0, 0x40),
+        ("a critical option", Reason::INVALID_GENEVE_OPTION, 1, 0x40),
+        ("a control packet", Reason::INVALID_GENEVE_OPTION, 1, 0x80),
+        ("not Ethernet inside", Reason::UNSUPPORTED_L2_PROTOCOL, 2, 0),
+        (
+            "options beyond the end",
+            Reason::CT_TRUNCATED_OR_INVALID_HEADER,
+            0,
+            0x3f,
+        ),
+    ] {
+        let mut header = GENEVE;
+        header[at] = value;
+        assert_refused(
+            &mut node,
+            what,
+            reason,
+            Node::NEIGHBOUR_V4.into(),
+            &header,
+            &frame,
+        );
+    }
+}
+
+#[test]
+fn a_packet_inside_that_its_sender_may_not_send_is_refused_by_name() {
     if !require_root() {
         return;
     }
     let mut node = node_with_tunnel(NodeConfig::GENEVE, Node::NEIGHBOUR_V4.into());
     let own = from_remote(&node)[0];
-    let frame = own.tcp(80, 1000, "SA");
-    let edited = |at: usize, value: u8| {
-        let mut header = GENEVE;
-        header[at] = value;
-        header.to_vec()
+    let frame = |source: IpAddr, destination: IpAddr| {
+        Path {
+            source,
+            destination,
+            ..own
+        }
+        .tcp(80, 1000, "S")
     };
-    let neighbour = IpAddr::from(Node::NEIGHBOUR_V4);
-    let stranger: IpAddr = "172.30.0.77".parse().unwrap();
-    let foreign = Path {
-        source: "10.244.9.9".parse().unwrap(),
-        ..own
-    };
-    let local = Path {
-        source: node.pods[1].v4.into(),
-        ..own
-    };
-    let nobody = Path {
-        destination: "10.244.1.99".parse().unwrap(),
-        ..own
-    };
-    let mut arp = frame.clone();
+    let whole = frame(own.source, own.destination);
+    let mut arp = whole.clone();
     arp[12..14].copy_from_slice(&[8, 6]);
-    let cases = [
-        (
-            "another network",
-            Reason::INVALID_VNI,
-            neighbour,
-            edited(6, 0),
-            frame.clone(),
-        ),
-        (
-            "another version",
-            Reason::INVALID_GENEVE_OPTION,
-            neighbour,
-            edited(0, 0x40),
-            frame.clone(),
-        ),
-        (
-            "a critical option",
-            Reason::INVALID_GENEVE_OPTION,
-            neighbour,
-            edited(1, 0x40),
-            frame.clone(),
-        ),
-        (
-            "a control packet",
-            Reason::INVALID_GENEVE_OPTION,
-            neighbour,
-            edited(1, 0x80),
-            frame.clone(),
-        ),
-        (
-            "not Ethernet inside",
-            Reason::UNSUPPORTED_L2_PROTOCOL,
-            neighbour,
-            edited(2, 0),
-            frame.clone(),
-        ),
-        (
-            "options beyond the end",
-            Reason::CT_TRUNCATED_OR_INVALID_HEADER,
-            neighbour,
-            edited(0, 0x3f),
-            frame.clone(),
-        ),
-        (
-            "not IP inside",
-            Reason::UNSUPPORTED_L2_PROTOCOL,
-            neighbour,
-            GENEVE.to_vec(),
-            arp,
-        ),
+    let neighbour = IpAddr::from(Node::NEIGHBOUR_V4);
+    let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
+    let local = node.pods[1].v4.into();
+    for (what, reason, sender, inner) in [
+        ("not IP", Reason::UNSUPPORTED_L2_PROTOCOL, neighbour, arp),
         (
             "from a machine that is no node",
             Reason::UNKNOWN_SENDER,
-            stranger,
-            GENEVE.to_vec(),
-            frame.clone(),
+            ip("172.30.0.77"),
+            whole,
         ),
         (
             "a source of nobody",
             Reason::UNKNOWN_SENDER,
             neighbour,
-            GENEVE.to_vec(),
-            foreign.tcp(80, 1, "S"),
+            frame(ip("10.244.9.9"), own.destination),
         ),
         (
             "a source of this node",
             Reason::UNKNOWN_SENDER,
             neighbour,
-            GENEVE.to_vec(),
-            local.tcp(80, 1, "S"),
+            frame(local, own.destination),
         ),
         (
             "to nobody",
             Reason::STALE_OR_UNROUTABLE_IP,
             neighbour,
-            GENEVE.to_vec(),
-            nobody.tcp(80, 1, "S"),
+            frame(own.source, ip("10.244.1.99")),
         ),
-    ];
-    for (name, reason, sender, header, inner) in cases {
-        let before = node.count(reason);
-        let out = receive(&mut node, sender, &header, &inner);
-        assert_eq!(out.retval, SHOT, "{name}");
-        assert_eq!(node.count(reason), before + 1, "{name}");
-        assert_eq!(
-            node.drop_event().map(|event| event.reason),
-            Some(reason),
-            "{name}"
-        );
+    ] {
+        assert_refused(&mut node, what, reason, sender, &GENEVE, &inner);
     }
+}
+
+fn assert_refused(node: &mut Node, what: &str, reason: Reason, sender: IpAddr, header: &[u8], inner: &[u8]) {
+    let before = node.count(reason);
+    let out = receive(node, sender, header, inner);
+    assert_eq!(out.retval, SHOT, "{what}");
+    assert_eq!(node.count(reason), before + 1, "{what}");
+    assert_eq!(
+        node.drop_event().map(|event| event.reason),
+        Some(reason),
+        "{what}"
+    );
 }
 
 #[test]
@@ -271,6 +247,55 @@ fn other_traffic_of_the_node_is_left_alone() {
             frame[0..6].copy_from_slice(&mac);
             let out = node.run(Hook::FromWire, wire, &frame);
             assert_eq!((out.retval, out.packet), (NEXT, frame));
+        }
+    }
+}
+
+#[test]
+fn a_router_that_quotes_eight_bytes_is_heard() {
+    if !require_root() {
+        return;
+    }
+    for device in [0, NodeConfig::TUNNEL_DEVICE] {
+        for (end, own, kind, code) in [
+            (IpAddr::from(Node::NEIGHBOUR_V4), IpAddr::from(Node::V4), 3, 4),
+            (Node::NEIGHBOUR_V6.into(), Node::V6.into(), 2, 0),
+        ] {
+            let mut node = node_with_tunnel(device, end);
+            let net = ipnet::IpNet::from(end);
+            node.datapath
+                .prefixes()
+                .upsert(&net, &Prefix::tunnel(end.into(), TUNNEL_MTU))
+                .unwrap();
+            let mac = wire_mac(&mut node);
+            let wire = node.wire;
+            let mut tell = |about: Vec<u8>, kind: u8| {
+                let router = Path::new(node.pods[0].mac, end, own);
+                let mut error = router.icmp_error(kind, code, &about);
+                let mtu_at = if end.is_ipv4() { 40 } else { 60 };
+                error[mtu_at..mtu_at + 2].copy_from_slice(&1300_u16.to_be_bytes());
+                error[0..6].copy_from_slice(&mac);
+                assert_eq!(node.run(Hook::FromWire, wire, &error).retval, NEXT);
+                node.events.next(std::time::Duration::ZERO).unwrap()
+            };
+            let sent = Path::new(datapath::common::Mac([0; 6]), own, end);
+            match tell(sent.udp(0xc001, PORT), kind) {
+                Some(Event::PathMtu(told)) => assert_eq!((told.node.to_ip(), told.mtu), (end, 1300)),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(tell(sent.udp(0xc001, PORT + 1), kind), None, "not our tunnel's");
+            assert_eq!(tell(sent.tcp(0xc001, PORT, "A"), kind), None, "not our tunnel's");
+            assert_eq!(tell(sent.udp(0xc001, PORT), 1), None, "another message");
+            let foreign = Path {
+                source: end,
+                destination: own,
+                ..sent
+            };
+            assert_eq!(
+                tell(foreign.udp(0xc001, PORT), kind),
+                None,
+                "never sent from here"
+            );
         }
     }
 }
@@ -314,15 +339,15 @@ fn node_with_tunnel(flags: u32, end: IpAddr) -> Node {
     for net in ["10.244.2.0/24", "fd74:7710:0:2::/64"] {
         node.datapath
             .prefixes()
-            .upsert(&net.parse().unwrap(), &row)
-            .unwrap();
+            .upsert(&net.parse().expect("a prefix"), &row)
+            .expect("row");
     }
     let local = LocalNode {
         addresses: [Addr::from(Node::V4), Addr::from(Node::V6)],
         tunnel_ifindex: 0,
         _reserved: 0,
     };
-    node.datapath.node().set(&local).unwrap();
+    node.datapath.node().set(&local).expect("row");
     node
 }
 
@@ -340,7 +365,13 @@ fn from_remote(node: &Node) -> [Path; 2] {
 }
 
 fn wire_mac(node: &mut Node) -> [u8; 6] {
-    node.netlink.link("wire").unwrap().unwrap().mac.unwrap().0
+    node.netlink
+        .link("wire")
+        .expect("links")
+        .expect("the wire")
+        .mac
+        .expect("Ethernet")
+        .0
 }
 
 /// Lets the frame come from the wire in a tunnel packet of `sender`.

@@ -2,11 +2,12 @@
 //! Pods of several nodes over tunnels: both protocols, wrapped by the kernel and by the programs, both families inside and outside.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
 
-use lab::spec::{Families, Routing, Topology};
+use lab::spec::{Families, Nodes, Routing, Topology};
 use lab::{Lab, Spec};
-use tests_netns::{assert_pings, assert_tcp, run, said, start};
+use tests_netns::{assert_pings, assert_tcp, run, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
 #[test]
@@ -78,6 +79,81 @@ fn the_wire_format_is_the_one_that_others_know() {
         );
         assert!(!text.contains("Malformed") && !text.contains("Expert"), "{text}");
     }
+}
+
+#[test]
+fn a_narrow_link_between_nodes_lowers_the_mtu_to_the_node_behind_it() {
+    for (routing, encapsulation) in [(Routing::Vxlan, "kernel"), (Routing::Geneve, "ebpf")] {
+        let edit = |spec: &mut Spec| {
+            (spec.routing, spec.topology) = (routing, Topology::Routed);
+            spec.nodes = Nodes::Count(3);
+            spec.agent
+                .insert("tunnelEncapsulation".into(), encapsulation.into());
+        };
+        let Some(lab) = start("narrow", edit) else { return };
+        narrow(&lab, "to-node-2", 1400);
+        // A link has two ends. The node at one of them is told by its own device, the others by the router.
+        let set = run(&lab, "node-2", &["ip", "link", "set", "eth0", "mtu", "1400"]);
+        assert!(set.status.success(), "{}", said(&set));
+        lab.restart_agent("node-2", nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
+        for address in addresses(&lab, "pod-2-1") {
+            // The first is lost on the way; the node answers the second.
+            let large = [
+                "ping",
+                "-n",
+                "-c",
+                "5",
+                "-i",
+                "0.2",
+                "-W",
+                "1",
+                "-M",
+                "do",
+                "-s",
+                "1360",
+                &address.to_string(),
+            ];
+            let output = said(&run(&lab, "pod-1-1", &large));
+            let answered = output.contains("Frag needed") || output.contains("Packet too big");
+            assert!(answered || output.contains("too long"), "{output}");
+            let cut = [
+                "ping",
+                "-n",
+                "-c",
+                "2",
+                "-i",
+                "0.1",
+                "-W",
+                "2",
+                "-M",
+                "dont",
+                "-s",
+                "1360",
+                &address.to_string(),
+            ];
+            let output = run(&lab, "pod-1-1", &cut);
+            assert!(output.status.success(), "{}", said(&output));
+            assert_tcp(&lab, "pod-1-1", "pod-2-1", address);
+        }
+        // Others are not affected.
+        let rows = said(&thalweg(&["map", "dump", "prefixes", "--lab", lab.name()]));
+        let overhead = if encapsulation == "kernel" { 50 } else { 62 };
+        assert!(rows.contains(&format!("mtu={}", 1400 - overhead)), "{rows}");
+        assert!(rows.contains(&format!("mtu={}", 1500 - overhead)), "{rows}");
+    }
+}
+
+/// Makes a link of the router towards a node narrower.
+fn narrow(lab: &Lab, link: &str, mtu: u32) {
+    let router = lab.state().underlay.as_ref().expect("a router").pid;
+    let netns = netlink::netns::open(format!("/proc/{router}/ns/net").as_ref()).expect("as set up");
+    let mut netlink = netlink::Netlink::open_in(netns.as_fd()).expect("as set up");
+    let link = netlink
+        .link(link)
+        .expect("as set up")
+        .expect("the link to the node");
+    netlink.set_mtu(link.index, mtu).expect("as set up");
 }
 
 /// Starts a dual lab with tunnels, and sends between all kinds of places.
@@ -168,12 +244,12 @@ fn capture(lab: &Lab, protocol: &str, port: u16) -> Child {
     let arguments = arguments.map(str::to_owned);
     let mut command: Command = lab
         .command(&lab.target(None, "node-1"), "tshark", &arguments)
-        .unwrap();
+        .expect("as set up");
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("as set up");
     wait_for_capture(&mut child);
     child
 }

@@ -20,6 +20,9 @@ pub const HOST_LINK: &str = "thalweg_host";
 /// Its other end, which only has to be there.
 pub const HOST_PEER: &str = "thalweg_net";
 
+/// RFC 8200 §5. The kernel takes IPv6 off a device with less.
+const IPV6_MTU_LEAST: u32 = 1280;
+
 /// The node's own side as it was last brought in line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Host {
@@ -87,6 +90,13 @@ impl Host {
         });
         let room = self.underlay_mtu.saturating_sub(overhead);
         self.mtu = options.mtu.unwrap_or(room);
+        if self.mtu < IPV6_MTU_LEAST {
+            self.problems.push(format!(
+                "pods' packets may have {} bytes, and IPv6 does not work below {IPV6_MTU_LEAST}; raise the MTU of the underlay ({}, of \
+                 which the tunnel takes {overhead}) or the setting mtu",
+                self.mtu, self.underlay_mtu
+            ));
+        }
         if self.mtu > room && options.tunnel.is_some() {
             self.problems.push(format!(
                 "mtu is set to {}, but the underlay takes {} and the tunnel takes {overhead} of them: pods' large packets are \

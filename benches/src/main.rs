@@ -47,7 +47,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Bench {
-    /// Only groups whose name contains this: rates, cni, agent, programs, lab
+    /// Only groups whose name contains this: rates, tunnels, cni, agent, programs, lab
     #[arg(long, value_name = "TEXT")]
     group: Option<String>,
     /// Only rates whose name contains this, such as `same node TCP_RR 1 cpu`
@@ -163,7 +163,10 @@ impl Bench {
                 .figures
                 .extend(agent::starts(&programs, if self.quick { 2 } else { 7 })?);
         }
-        if ["rates", "cni", "programs"].iter().any(|group| self.wants(group)) {
+        if ["rates", "tunnels", "cni", "programs"]
+            .iter()
+            .any(|group| self.wants(group))
+        {
             let subject = Subject::start(&programs, 2, 2)?;
             self.on_a_lab(&subject, &programs, effort, cpus, &mut results)?;
         }
@@ -188,18 +191,24 @@ impl Bench {
             results.comparisons.extend(comparisons);
             results.figures.extend(figures);
         }
+        let wanted = |name: &str| {
+            let wanted = self
+                .filter
+                .as_ref()
+                .is_none_or(|filter| name.contains(filter.as_str()));
+            if wanted {
+                // Whether anybody sees the progress is no reason to stop.
+                let _ = say(name);
+            }
+            wanted
+        };
         if self.wants("rates") {
-            let compared = rates::compare(subject, effort, cpus, |name| {
-                let wanted = self
-                    .filter
-                    .as_ref()
-                    .is_none_or(|filter| name.contains(filter.as_str()));
-                if wanted {
-                    // Whether anybody sees the progress is no reason to stop.
-                    let _ = say(name);
-                }
-                wanted
-            });
+            results
+                .comparisons
+                .extend(rates::compare(subject, effort, cpus, wanted)?);
+        }
+        if self.wants("tunnels") {
+            let compared = rates::compare_tunnels(subject, programs, effort, cpus, wanted);
             results.comparisons.extend(compared?);
         }
         if self.wants("programs") {

@@ -7,7 +7,7 @@ use connectivity::perf::Kind;
 use crate::load::{self, Effort, Round, Work};
 use crate::reference::{self, Path, Wire};
 use crate::results::{Comparison, Spread};
-use crate::subject::Subject;
+use crate::subject::{Programs, Subject};
 
 /// What the ratio to kernel routing must be at least, for request rates and for throughput.
 const ROUTING_GOAL: f64 = 1.05;
@@ -28,9 +28,49 @@ const WORKS: [(Kind, usize); 5] = [
 struct Rival {
     name: &'static str,
     path: Path,
-    /// The goal for request rates, and for throughput.
-    goals: (Option<f64>, Option<f64>),
+    /// What must be reached.
+    goals: Goals,
 }
+
+/// What ratios must be at least.
+#[derive(Clone, Copy, Debug, Default)]
+struct Goals {
+    /// Of transactions on a connection.
+    rr: Option<f64>,
+    /// Of connections.
+    crr: Option<f64>,
+    /// Of throughput.
+    stream: Option<f64>,
+}
+
+impl Goals {
+    fn of(self, kind: Kind) -> Option<f64> {
+        match kind {
+            Kind::TcpRr | Kind::UdpRr => self.rr,
+            Kind::TcpCrr => self.crr,
+            Kind::TcpStream => self.stream,
+        }
+    }
+}
+
+/// What the ratio of connections through a tunnel to those without one must be at least.
+const NATIVE_GOAL: f64 = 0.85;
+
+/// Tunnels, by whom they are made: name, and arguments of the lab.
+const TUNNELS: [(&str, &[&str]); 3] = [
+    (
+        "VXLAN by the kernel's device",
+        &["--routing", "vxlan", "--set", "tunnelEncapsulation=kernel"],
+    ),
+    (
+        "VXLAN by the programs",
+        &["--routing", "vxlan", "--set", "tunnelEncapsulation=ebpf"],
+    ),
+    (
+        "Geneve by the programs",
+        &["--routing", "geneve", "--set", "tunnelEncapsulation=ebpf"],
+    ),
+];
 
 /// Where load runs.
 struct Scope {
@@ -56,7 +96,7 @@ fn across_nodes(subject: &Subject) -> Result<Scope> {
     let direct = Rival {
         name: "kernel routing, no switch",
         path: reference::routed_across(Wire::Direct)?,
-        goals: (None, None),
+        goals: Goals::default(),
     };
     Ok(Scope {
         name: "across nodes",
@@ -73,7 +113,11 @@ fn routing(name: &'static str, path: Path) -> Rival {
     Rival {
         name,
         path,
-        goals: (Some(ROUTING_GOAL), Some(STREAM_GOAL)),
+        goals: Goals {
+            rr: Some(ROUTING_GOAL),
+            crr: Some(ROUTING_GOAL),
+            stream: Some(STREAM_GOAL),
+        },
     }
 }
 
@@ -81,20 +125,74 @@ fn bridge(path: Path) -> Rival {
     Rival {
         name: "bridge plugin",
         path,
-        goals: (Some(BRIDGE_GOAL), None),
+        goals: Goals {
+            rr: Some(BRIDGE_GOAL),
+            crr: Some(BRIDGE_GOAL),
+            stream: None,
+        },
     }
 }
 
-/// Compares everything whose name `wanted` approves of. Each CPU set is measured on its own: one CPU for both ends,
-/// then one for each.
+/// Same node and across nodes, as [`compare_in`] does.
 pub(crate) fn compare(
     subject: &Subject,
+    effort: Effort,
+    cpus: [usize; 2],
+    wanted: impl FnMut(&str) -> bool,
+) -> Result<Vec<Comparison>> {
+    let scopes = [same_node(subject)?, across_nodes(subject)?];
+    compare_in(&scopes, &[subject], effort, cpus, wanted)
+}
+
+/// Tunnels against the kernel's own device with plain routing, and against ourselves without a tunnel, as [`compare_in`] does.
+pub(crate) fn compare_tunnels(
+    native: &Subject,
+    programs: &Programs,
     effort: Effort,
     cpus: [usize; 2],
     mut wanted: impl FnMut(&str) -> bool,
 ) -> Result<Vec<Comparison>> {
     let mut all = Vec::new();
-    for scope in [same_node(subject)?, across_nodes(subject)?] {
+    for (name, arguments) in TUNNELS {
+        let subject = Subject::start_as("bench-tunnel", programs, 2, 1, arguments)?;
+        let scope = Scope {
+            name,
+            subject: subject.path("pod-1-1", "pod-2-1")?,
+            rivals: vec![
+                routing("kernel vxlan device", reference::tunnelled_across()?),
+                Rival {
+                    name: "Thalweg without a tunnel",
+                    path: native.path("pod-1-1", "pod-2-1")?,
+                    goals: Goals {
+                        crr: Some(NATIVE_GOAL),
+                        ..Goals::default()
+                    },
+                },
+            ],
+        };
+        all.extend(compare_in(
+            &[scope],
+            &[&subject, native],
+            effort,
+            cpus,
+            &mut wanted,
+        )?);
+    }
+    Ok(all)
+}
+
+/// Compares everything whose name `wanted` approves of. Each CPU set is measured on its own: one CPU for both ends,
+/// then one for each.
+fn compare_in(
+    scopes: &[Scope],
+    subjects: &[&Subject],
+    effort: Effort,
+    cpus: [usize; 2],
+    mut wanted: impl FnMut(&str) -> bool,
+) -> Result<Vec<Comparison>> {
+    let alive = || subjects.iter().try_for_each(|subject| subject.check_alive());
+    let mut all = Vec::new();
+    for scope in scopes {
         for (client_cpu, server_cpu, count) in [(cpus[1], cpus[1], 1), (cpus[0], cpus[1], 2)] {
             for (kind, flows) in WORKS {
                 let work = Work {
@@ -115,9 +213,9 @@ pub(crate) fn compare(
                 let paths: Vec<_> = std::iter::once(&scope.subject)
                     .chain(rivals.iter().map(|rival| &rival.path))
                     .collect();
-                subject.check_alive()?;
+                alive()?;
                 let rounds = load::rounds(&paths, work, effort)?;
-                subject.check_alive()?;
+                alive()?;
                 all.extend(judge(scope.name, rivals, work, &rounds, count));
             }
         }
@@ -137,11 +235,7 @@ fn judge<'a>(
         let ratios = rounds
             .iter()
             .filter_map(|round| Some(round.first()? / round.get(index + 1)?));
-        let goal = if work.kind == Kind::TcpStream {
-            rival.goals.1
-        } else {
-            rival.goals.0
-        };
+        let goal = rival.goals.of(work.kind);
         Comparison {
             scope: scope.into(),
             work: work.label(),

@@ -70,6 +70,39 @@ pub(crate) fn routed_across(wire: Wire) -> Result<Path> {
     })
 }
 
+/// Kernel routing between pods of two nodes through a VXLAN device of the kernel.
+pub(crate) fn tunnelled_across() -> Result<Path> {
+    let (mut between, first, second) = two_nodes(Wire::Switch)?;
+    for (node, number, other) in [(&first, 1, 2), (&second, 2, 1)] {
+        node.ip(&[
+            format!(
+                "link add vxlan0 address 02:74:77:be:01:0{number} mtu {TUNNEL_MTU} type vxlan id 99 dstport 4789 local {} \
+                 remote {} dev eth0 nolearning noudpcsum",
+                node_address(number),
+                node_address(other)
+            ),
+            "link set vxlan0 up".to_owned(),
+            format!("address add 172.31.98.{number}/24 dev vxlan0"),
+            format!("neighbour replace 172.31.98.{other} lladdr 02:74:77:be:01:0{other} dev vxlan0 nud permanent"),
+            format!("route replace 10.99.{other}.0/24 via 172.31.98.{other}"),
+        ])?;
+    }
+    let (client, server) = (routed_pod(&first, 1, 1)?, routed_pod(&second, 2, 1)?);
+    for pod in [&client, &server] {
+        pod.ip(&[format!("link set eth0 mtu {TUNNEL_MTU}")])?;
+    }
+    between.extend([first, second]);
+    Ok(Path {
+        client,
+        server,
+        target: pod_address(2, 1),
+        between,
+    })
+}
+
+/// What VXLAN over IPv4 leaves of 1,500 bytes.
+const TUNNEL_MTU: u16 = 1450;
+
 /// The bridge plugin between two pods of one node.
 pub(crate) fn bridge_same_node() -> Result<Path> {
     let node = Namespace::node()?;

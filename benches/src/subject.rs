@@ -46,10 +46,22 @@ pub(crate) struct Subject {
 impl Subject {
     /// Starts a lab.
     pub(crate) fn start(programs: &Programs, nodes: usize, pods: usize) -> Result<Self> {
-        let name = format!("bench-{}", std::process::id());
+        Self::start_as("bench", programs, nodes, pods, &[])
+    }
+
+    /// Starts a lab under a name that begins so, with more arguments.
+    pub(crate) fn start_as(
+        prefix: &str,
+        programs: &Programs,
+        nodes: usize,
+        pods: usize,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let name = format!("{prefix}-{}", std::process::id());
         let mut command = Command::new(&programs.thalweg);
         command.args(["lab", "run", "--name", &name]);
         command.args(["--nodes", &nodes.to_string(), "--pods", &pods.to_string()]);
+        command.args(arguments);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

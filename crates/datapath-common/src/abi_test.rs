@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::{
     Counter, CtEntry, CtKey, DropEvent, Endpoint, LocalNode, NodeConfig, PathMtu, Prefix, PrefixKey, Reason,
-    Row, maps,
+    Row, Way, maps,
 };
 
 const GOLDEN: &str = include_str!("../testdata/abi.txt");
@@ -33,6 +33,7 @@ fn the_layout_is_the_golden_one() {
     row::<PrefixKey>(&mut abi);
     row::<Prefix>(&mut abi);
     row::<LocalNode>(&mut abi);
+    row::<Way>(&mut abi);
     row::<Counter>(&mut abi);
     row::<DropEvent>(&mut abi);
     row::<PathMtu>(&mut abi);

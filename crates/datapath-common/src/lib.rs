@@ -25,6 +25,7 @@ pub mod metrics;
 mod node;
 pub mod packet;
 mod prefix;
+mod way;
 
 #[cfg(test)]
 mod abi_test;
@@ -39,3 +40,4 @@ pub use metrics::{Counter, Direction};
 pub use node::LocalNode;
 pub use prefix::{Prefix, PrefixKey};
 pub use row::{Field, Row};
+pub use way::{WAYS, Way};

@@ -2,7 +2,7 @@
 //! Names, shapes and limits of the pinned maps, as both sides must agree on them.
 
 use crate::metrics::METRICS_LEN;
-use crate::{Addr, Counter, CtEntry, CtKey, Endpoint, LocalNode, Prefix, PrefixKey};
+use crate::{Addr, Counter, CtEntry, CtKey, Endpoint, LocalNode, Prefix, PrefixKey, Way};
 
 /// The kind of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,11 @@ pub const METRICS: Spec = Spec {
     kind: Kind::PerCpuArray,
     ..hash::<u32, Counter>("metrics", METRICS_LEN)
 };
+/// Answers of the kernel's routing table.
+pub const WAYS: Spec = Spec {
+    kind: Kind::PerCpuArray,
+    ..hash::<u32, Way>("ways", crate::WAYS)
+};
 /// Dropped packets.
 pub const EVENTS: Spec = Spec {
     name: "events",
@@ -64,7 +69,7 @@ pub const EVENTS: Spec = Spec {
 };
 
 /// Every pinned map.
-pub const ALL: [Spec; 6] = [ENDPOINTS, CONNTRACK, PREFIXES, NODE, METRICS, EVENTS];
+pub const ALL: [Spec; 7] = [ENDPOINTS, CONNTRACK, PREFIXES, NODE, WAYS, METRICS, EVENTS];
 
 #[expect(clippy::cast_possible_truncation, reason = "rows have fewer than 2^32 bytes")]
 const fn hash<K, V>(name: &'static str, max_entries: u32) -> Spec {

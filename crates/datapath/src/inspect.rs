@@ -132,7 +132,7 @@ pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, M
         }
         name if name == maps::PREFIXES.name => loaded.prefixes.rows()?.iter().map(prefix).collect(),
         name if name == maps::NODE.name => vec![local_node(&loaded.node.get()?)],
-        name if name == maps::EVENTS.name => Vec::new(),
+        name if name == maps::EVENTS.name || name == maps::WAYS.name => Vec::new(),
         _ => return Ok(None),
     };
     Ok(Some(rows))

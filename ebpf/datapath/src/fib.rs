@@ -2,10 +2,10 @@
 //! Out of the node: by the kernel's own routing and neighbour tables.
 
 use datapath_common::packet::{ETH_LEN, UDP_LEN, proto};
-use datapath_common::{Addr, Be16, Mac, Reason, Tuple};
+use datapath_common::{Addr, Be16, Mac, Reason, Tuple, Way};
 
 use crate::parse::{Bytes, Ethernet, Packet};
-use crate::{Ctx, Drop, Verdict, forward};
+use crate::{Ctx, Drop, Verdict, forward, maps};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -44,16 +44,16 @@ pub struct NextHop {
 
 const _: () = assert!(size_of::<Lookup>() == 64 && size_of::<NextHop>() == 20);
 
-/// Where to, by the kernel's tables.
+/// Where to, for a packet that is yet to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct Found {
     lookup: Lookup,
     neighbour_known: bool,
 }
 
 /// The way of a packet that does not exist yet, to another node.
 #[inline(always)]
-pub fn find(ctx: &Ctx, outer: &Tuple) -> Result<Way, Drop> {
+pub fn find(ctx: &Ctx, outer: &Tuple) -> Result<Found, Drop> {
     let v4 = outer.destination.is_v4();
     // Without a length nothing is compared with the route's MTU: that of tunnels is known already.
     let mut lookup = lookup(ctx, outer, v4, 0);
@@ -62,13 +62,13 @@ pub fn find(ctx: &Ctx, outer: &Tuple) -> Result<Way, Drop> {
         NO_NEIGHBOUR => false,
         _ => return Err(Drop::new(Reason::FIB_LOOKUP_FAILED)),
     };
-    Ok(Way {
+    Ok(Found {
         lookup,
         neighbour_known,
     })
 }
 
-impl Way {
+impl Found {
     /// Sends the packet, which has this EtherType by now, there.
     #[inline(always)]
     pub fn send(mut self, ctx: &Ctx, ethertype: Be16) -> Result<Verdict, Drop> {
@@ -107,12 +107,29 @@ pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
     if packet.ttl <= 1 {
         return Ok(Verdict::Stack);
     }
-    let mut lookup = lookup(ctx, &packet.tuple, packet.v4, length_on_wire(ctx, packet));
+    let (tuple, length, now) = (&packet.tuple, length_on_wire(ctx, packet), ctx.jiffies());
+    let Some(way) = maps::way(tuple) else {
+        return Ok(Verdict::Stack);
+    };
+    if way.answers(tuple, ctx.ifindex(), length, now) {
+        return follow(ctx, packet, way);
+    }
+    let mut lookup = lookup(ctx, tuple, packet.v4, length);
     match ctx.fib(&mut lookup) {
         SUCCESS => {
-            forward::hop(ctx, packet)?;
-            forward::address(ctx, lookup.destination_mac, lookup.source_mac)?;
-            Ok(Verdict::Redirect(ctx.redirect(lookup.ifindex)))
+            *way = Way {
+                source: tuple.source,
+                destination: tuple.destination,
+                ports: [tuple.source_port, tuple.destination_port],
+                proto: tuple.proto,
+                _pad: 0,
+                length,
+                from: ctx.ifindex(),
+                at: now,
+                to: lookup.ifindex,
+                macs: [lookup.destination_mac, lookup.source_mac],
+            };
+            follow(ctx, packet, way)
         }
         NO_NEIGHBOUR => {
             forward::hop(ctx, packet)?;
@@ -122,6 +139,13 @@ pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
         }
         _ => Ok(Verdict::Stack),
     }
+}
+
+#[inline(always)]
+fn follow(ctx: &Ctx, packet: &Packet, way: &Way) -> Result<Verdict, Drop> {
+    forward::hop(ctx, packet)?;
+    forward::address(ctx, way.macs[0], way.macs[1])?;
+    Ok(Verdict::Redirect(ctx.redirect(way.to)))
 }
 
 #[inline(always)]

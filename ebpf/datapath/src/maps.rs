@@ -8,7 +8,8 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use datapath_common::ct::{CtEntry, CtKey, Side, next_state, reopens};
 use datapath_common::{
-    Addr, Be16, Counter, Direction, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason, maps, metrics,
+    Addr, Be16, Counter, Direction, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason, Tuple, Way,
+    maps, metrics,
 };
 use zerocopy::FromZeros;
 
@@ -23,6 +24,9 @@ static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::pinned(maps::PREFIXES.max_
 
 #[map(name = "node")]
 static NODE: Array<LocalNode> = Array::pinned(maps::NODE.max_entries, 0);
+
+#[map(name = "ways")]
+static WAYS: PerCpuArray<Way> = PerCpuArray::pinned(maps::WAYS.max_entries, 0);
 
 #[map(name = "metrics")]
 static METRICS: PerCpuArray<Counter> = PerCpuArray::pinned(metrics::METRICS_LEN, 0);
@@ -56,6 +60,14 @@ pub fn prefix(addr: &Addr) -> Option<&'static Prefix> {
     let PrefixKey { length, addr } = PrefixKey::of(addr);
     // Rows are replaced as a whole and freed after a grace period, as those of `endpoints`.
     PREFIXES.get(Key::new(length, addr))
+}
+
+/// The last answer of the kernel's tables to a flow like this one, to be read and written on this CPU.
+#[inline(always)]
+#[must_use]
+pub fn way(tuple: &Tuple) -> Option<&'static mut Way> {
+    // SAFETY: the row is this CPU's own, and programs of this type do not interrupt each other on a CPU.
+    WAYS.get_ptr_mut(Way::slot(tuple)).map(|way| unsafe { &mut *way })
 }
 
 /// What may change of this node while the programs are loaded.

@@ -336,7 +336,15 @@ fn maps_are_shown_decoded() {
     let maps = node.datapath.maps().expect("maps");
     assert_eq!(
         maps.iter().map(|map| map.name).collect::<Vec<_>>(),
-        ["endpoints", "conntrack", "prefixes", "node", "metrics", "events"]
+        [
+            "endpoints",
+            "conntrack",
+            "prefixes",
+            "node",
+            "ways",
+            "metrics",
+            "events"
+        ]
     );
     assert_eq!(maps[0].entries, Some(6));
     assert!(maps[1].memory_bytes.expect("memory") > 100 * u64::from(Node::CONNECTIONS));

@@ -106,6 +106,37 @@ fn a_packet_for_another_node_goes_past_the_stack() {
 }
 
 #[test]
+fn the_kernels_answer_is_kept_for_a_tick_and_no_longer() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::up();
+    let wire = node.wire;
+    let path = Path::new(node.pods[0].mac, node.pods[0].v4, Node::REMOTE_V4);
+    for last in [9, 10] {
+        let mac = model::Mac([2, 0, 0, 0, 0, last]);
+        node.netlink
+            .replace_neighbour(wire, Node::NEIGHBOUR_V4.into(), mac, true)
+            .unwrap();
+        // The longest tick that kernels are built with, and one more.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        for frame in [
+            path.tcp(1000, 80, "A"),
+            path.tcp(1000, 80, "A"),
+            path.tcp(1001, 80, "A"),
+        ] {
+            let out = node.from_pod(0, &frame);
+            assert_eq!((out.retval, macs(&out.packet).0), (REDIRECT, Mac(mac.0)));
+        }
+    }
+    // A larger packet is another question: the route's MTU has its say.
+    let mut too_big = path.tcp(1000, 80, "PA");
+    too_big.resize(14 + 1401, 0);
+    too_big[16..18].copy_from_slice(&1401_u16.to_be_bytes());
+    assert_eq!(node.from_pod(0, &too_big).retval, NEXT);
+}
+
+#[test]
 fn what_the_stack_must_answer_is_left_to_it() {
     if !require_root() {
         return;

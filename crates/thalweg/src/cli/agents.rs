@@ -42,6 +42,24 @@ pub(crate) struct AgentArgs {
     node: Option<String>,
 }
 
+/// Where the agents are that the arguments mean.
+#[derive(Debug)]
+pub(crate) enum Scope {
+    /// In a lab.
+    Lab(String),
+    /// In a cluster.
+    Cluster {
+        /// The file that leads to it.
+        kubeconfig: PathBuf,
+        /// The file's context, if not its current one.
+        context: Option<String>,
+        /// The namespace of the agents' pods.
+        namespace: String,
+    },
+    /// On this node.
+    Socket(PathBuf),
+}
+
 /// What one agent answered.
 #[derive(Debug)]
 pub(crate) struct Answer<T> {
@@ -101,19 +119,41 @@ impl AgentArgs {
         Ok(agents)
     }
 
+    /// Whether a node is among those that are asked for.
+    pub(crate) fn takes(&self, node: &str) -> bool {
+        self.node.as_deref().is_none_or(|wanted| wanted == node)
+    }
+
     async fn find(&self) -> anyhow::Result<Agents> {
+        match self.scope()? {
+            Scope::Lab(lab) => lab_agents(&lab),
+            Scope::Cluster {
+                kubeconfig,
+                context,
+                namespace,
+            } => cluster_agents(&kubeconfig, context.as_deref(), &namespace).await,
+            Scope::Socket(socket) => Ok(local(&socket)),
+        }
+    }
+
+    /// Where the agents are.
+    pub(crate) fn scope(&self) -> anyhow::Result<Scope> {
         if let Some(kubeconfig) = &self.kubeconfig {
-            return cluster_agents(kubeconfig, self.context.as_deref(), &self.agent_namespace).await;
+            return Ok(Scope::Cluster {
+                kubeconfig: kubeconfig.clone(),
+                context: self.context.clone(),
+                namespace: self.agent_namespace.clone(),
+            });
         }
         if let Some(socket) = &self.socket {
-            return Ok(local(socket));
+            return Ok(Scope::Socket(socket.clone()));
         }
         if let Some(lab) = &self.lab {
-            return lab_agents(lab);
+            return Ok(Scope::Lab(lab.clone()));
         }
         match running_labs().as_slice() {
-            [lab] => lab_agents(lab),
-            [] if Path::new(SOCKET).exists() => Ok(local(Path::new(SOCKET))),
+            [lab] => Ok(Scope::Lab(lab.clone())),
+            [] if Path::new(SOCKET).exists() => Ok(Scope::Socket(SOCKET.into())),
             [] => bail!(
                 "no agent found: no lab is running ({LABS} is empty) and there is no {SOCKET}; start a lab with \
                  `thalweg lab up`, or say where to look with --lab, --kubeconfig or --socket"

@@ -3,8 +3,10 @@
 
 mod agents;
 mod cleanup;
+mod conflicts;
 mod connectivity;
 mod conntrack;
+mod doctor;
 mod endpoint;
 mod http;
 mod ipam;
@@ -12,6 +14,7 @@ mod map;
 mod node;
 pub(crate) mod output;
 mod status;
+mod upgrade;
 mod version;
 
 use std::io;
@@ -38,6 +41,12 @@ pub(crate) enum Verb {
     Conntrack(conntrack::Args),
     /// Try the network out: who reaches whom, and how fast
     Connectivity(connectivity::Args),
+    /// Find what is wrong, say why it matters and what mends it
+    Doctor(doctor::Args),
+    /// Show and remove what other networks left on this node, and go back to one
+    Conflicts(conflicts::Args),
+    /// Say whether an upgrade will survive, and how to do it
+    Upgrade(upgrade::Args),
     /// Remove everything of Thalweg from this node
     Cleanup(cleanup::Args),
     /// Show the version, and the agents' when it is said which
@@ -60,6 +69,9 @@ impl Verb {
             Self::Ipam(args) => block_on(args.run()),
             Self::Map(args) => block_on(args.run()),
             Self::Conntrack(args) => block_on(args.run()),
+            Self::Doctor(args) => block_on(args.run()),
+            Self::Conflicts(args) => args.run(),
+            Self::Upgrade(args) => args.run(),
             Self::Cleanup(args) => args.run(),
             Self::Version(args) => block_on(args.run()),
             Self::Connectivity(args) => block_on(args.run()),

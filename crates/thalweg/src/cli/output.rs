@@ -146,6 +146,28 @@ pub(crate) fn bad(text: impl Display) -> Cell {
     Cell::new(text).fg(Color::Red)
 }
 
+/// Colours of words outside of tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Paint {
+    /// For errors.
+    Red,
+    /// For warnings.
+    Yellow,
+}
+
+/// Text in a colour, where colours are wanted.
+pub(crate) fn paint(text: &str, paint: Paint) -> String {
+    let code = match paint {
+        Paint::Red => 31,
+        Paint::Yellow => 33,
+    };
+    if colour() {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
 /// A cell that is red when `wrong`.
 pub(crate) fn plain_or_bad(text: impl Display, wrong: bool) -> Cell {
     if wrong { bad(text) } else { Cell::new(text) }

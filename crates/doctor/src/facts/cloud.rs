@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The cloud below the cluster.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Gathered;
+
+/// Whose machines these are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Amazon.
+    Aws,
+    /// Microsoft.
+    Azure,
+    /// Google.
+    Gcp,
+    /// Somebody's own, or a lab.
+    #[default]
+    Own,
+}
+
+/// The cloud below the cluster. What is not gathered can be given in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CloudFacts {
+    /// Whose machines these are.
+    pub provider: Gathered<Provider>,
+    /// The managed add-ons of the cluster.
+    pub addons: Gathered<Vec<Addon>>,
+    /// The virtual network's addresses.
+    pub vpc_cidrs: Gathered<Vec<IpNet>>,
+    /// What the operator's role may do, beside what it has to.
+    pub iam: Gathered<IamFacts>,
+    /// Pods with addresses of their own that fit on each instance type in the mode that is in use.
+    pub pod_slots: Gathered<BTreeMap<String, PodSlots>>,
+    /// Connections to the networks of other clusters of a mesh; empty without a mesh.
+    pub peerings: Gathered<Vec<Peering>>,
+}
+
+/// A managed add-on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Addon {
+    /// Its name, such as `vpc-cni`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its status, such as `ACTIVE`.
+    pub status: String,
+}
+
+/// What a role may do, beside what it has to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IamFacts {
+    /// The role.
+    pub role: String,
+    /// The mode that the needed actions belong to.
+    pub mode: String,
+    /// Needed but not allowed.
+    pub missing: Vec<String>,
+    /// Allowed but not needed.
+    pub superfluous: Vec<String>,
+}
+
+/// How many pods fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodSlots {
+    /// Pods with an address of their own.
+    pub slots: u32,
+    /// How that was computed, in words.
+    pub how: String,
+}
+
+/// A connection to another cluster's network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Peering {
+    /// The other cluster.
+    pub cluster: String,
+    /// Whether the connection stands.
+    pub active: bool,
+    /// The state's name.
+    pub state: String,
+    /// The other cluster's pod and node addresses.
+    pub cidrs: Vec<IpNet>,
+    /// Those for which there is a route from here.
+    pub routed: Vec<IpNet>,
+}
+
+/// What there is for the way back to another network, on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rollback {
+    /// Copies of removed parts.
+    pub backups: Vec<String>,
+    /// Seconds since 1970 of the last rehearsal that went well.
+    pub rehearsed: Option<u64>,
+}

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::facts::RuleFacts;
+use crate::facts::{Chain, RuleFacts};
 
 /// Somebody who leaves parts on nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,6 +127,24 @@ impl Owner {
             ("WEAVE", Owner::Weave),
         ];
         by_prefix(name, &PREFIXES).or_else(|| name.starts_with("OLD_CILIUM_").then_some(Self::Cilium))
+    }
+
+    /// Comments of rules that it puts into chains which are not its own.
+    #[must_use]
+    pub const fn comments(self) -> &'static [&'static str] {
+        match self {
+            Self::VpcCni => &["\"AWS, ", "\"AWS SNAT"],
+            Self::Calico => &["\"cali:"],
+            Self::Flannel => &["flanneld "],
+            Self::Cilium => &["\"cilium: "],
+            Self::AzureCni | Self::KubeProxy | Self::Weave | Self::KubeRouter | Self::Other => &[],
+        }
+    }
+
+    /// Whose a chain is, or the rules in it.
+    #[must_use]
+    pub fn of_rules(chain: &Chain) -> Option<Self> {
+        chain.stray_of.or_else(|| Self::of_chain(&chain.name))
     }
 
     /// Whose a table of nftables is, written as `family name`.

@@ -49,8 +49,7 @@ pub struct Gate {
     /// Its name.
     pub id: &'static str,
     /// The trap that it looks at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trap: Option<u8>,
+    pub trap: u8,
     /// What is asked.
     pub title: &'static str,
     /// The answer.

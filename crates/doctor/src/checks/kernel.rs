@@ -55,7 +55,7 @@ fn version(facts: &Facts, outcome: &mut Outcome) {
         let tested = data().tested_kernels();
         let release = &kernel.release;
         let canary = format!(
-            "thalweg upgrade canary on {}, before pods depend on it",
+            "on {}: thalweg upgrade canary, before pods depend on it",
             node.name
         );
         match data().kernel(series) {

@@ -89,7 +89,7 @@ fn report<'a>(
                     some_of(parts)
                 ),
                 format!(
-                    "thalweg conflicts remove --owner {} on {} shows what would go; --execute does it",
+                    "on {1}: thalweg conflicts remove --owner {0} shows what would go; --execute does it",
                     owner.as_str(),
                     node.name
                 ),
@@ -131,7 +131,7 @@ fn iptables(facts: &Facts, outcome: &mut Outcome) {
             .iter()
             .filter_map(|chain| {
                 Some((
-                    Owner::of_chain(&chain.name)?,
+                    Owner::of_rules(chain)?,
                     format!("{} {} {}", chain.tool, chain.table, chain.name),
                 ))
             })

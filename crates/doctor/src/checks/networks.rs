@@ -85,7 +85,7 @@ fn order(facts: &Facts, outcome: &mut Outcome) {
                     dir.files[place].file
                 ),
                 format!(
-                    "thalweg conflicts remove --owner {} --execute on {}",
+                    "on {1}: thalweg conflicts remove --owner {0} --execute",
                     owner.as_str(),
                     node.name
                 ),
@@ -119,7 +119,7 @@ fn second(facts: &Facts, outcome: &mut Outcome) {
                     other.plugins.join(", ")
                 ),
                 format!(
-                    "thalweg conflicts remove --owner {} --execute on {}",
+                    "on {1}: thalweg conflicts remove --owner {0} --execute",
                     owner.as_str(),
                     node.name
                 ),

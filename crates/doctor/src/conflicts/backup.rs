@@ -187,17 +187,6 @@ impl SavedRoute {
     }
 }
 
-/// Comments of stray rules that a network puts into chains that are not its own.
-fn comments(owner: Owner) -> &'static [&'static str] {
-    match owner {
-        Owner::VpcCni => &["\"AWS, ", "\"AWS SNAT"],
-        Owner::Calico => &["\"cali:"],
-        Owner::Flannel => &["flanneld "],
-        Owner::Cilium => &["\"cilium: "],
-        _ => &[],
-    }
-}
-
 /// Copies parts; what could not be copied comes back as trouble, and must not be removed.
 pub(super) fn copy(places: &Places, owner: Owner, parts: &[Part]) -> (Vec<Saved>, Vec<Trouble>) {
     let (mut saved, mut trouble) = (Vec::new(), Vec::new());
@@ -257,16 +246,8 @@ fn copy_one(places: &Places, owner: Owner, part: &Part) -> Result<Saved, String>
             tool: shows,
             table,
             chains,
-        } => {
-            let savers = savers(&tool);
-            let saver = savers
-                .iter()
-                .find(|(name, _)| name == shows)
-                .map(|(_, saver)| *saver);
-            let saver = saver.ok_or_else(|| format!("nothing here shows chains of {shows}"))?;
-            let all = tool.run(saver, &[], None).map_err(|error| text(&error))?;
-            Saved::Chains(SavedTable::extract(saver, &all, table, chains, comments(owner)))
-        }
+            ..
+        } => rules_of(&tool, owner, shows, table, chains)?,
         Part::NftTable { table } => {
             let (family, name) = table.split_once(' ').ok_or("it has no family")?;
             let script = tool
@@ -285,6 +266,23 @@ fn copy_one(places: &Places, owner: Owner, part: &Part) -> Result<Saved, String>
         Part::Link { name, .. } => link(name, &tool)?,
         Part::Pin { path } => Saved::Pin { path: path.clone() },
     })
+}
+
+fn rules_of(tool: &Tool, owner: Owner, shows: &str, table: &str, chains: &[String]) -> Result<Saved, String> {
+    let savers = savers(tool);
+    let saver = savers
+        .iter()
+        .find(|(name, _)| *name == shows)
+        .map(|(_, saver)| *saver);
+    let saver = saver.ok_or_else(|| format!("nothing here shows chains of {shows}"))?;
+    let all = tool.run(saver, &[], None).map_err(|error| error.to_string())?;
+    Ok(Saved::Chains(SavedTable::extract(
+        saver,
+        &all,
+        table,
+        chains,
+        owner.comments(),
+    )))
 }
 
 fn link(name: &str, tool: &Tool) -> Result<Saved, String> {
@@ -381,13 +379,15 @@ impl std::fmt::Display for Saved {
             Self::Conflist { file, .. } => write!(f, "network configuration {file}"),
             Self::Rule(rule) => write!(f, "rule {}: {}", rule.priority, netlink::Rule::from(rule)),
             Self::Route(route) => write!(f, "route {}", route.dst),
-            Self::Chains(table) => write!(
-                f,
-                "{} chains of {} {}",
-                table.chains.len(),
-                table.saver,
-                table.table
-            ),
+            Self::Chains(table) => {
+                let tool = table.saver.replace("-nft-save", "").replace("-save", "");
+                let (chains, jumps) = (table.chains.len(), table.jumps.len());
+                write!(
+                    f,
+                    "rules of {tool} {}: {chains} chains, {jumps} rules in chains of others",
+                    table.table
+                )
+            }
             Self::NftTable { table, .. } => write!(f, "table of nftables {table}"),
             Self::Ipvs { .. } => write!(f, "virtual servers of IPVS"),
             Self::Link { name, .. } => write!(f, "device {name}"),

@@ -43,6 +43,8 @@ pub enum Part {
         table: String,
         /// Their names.
         chains: Vec<String>,
+        /// How many of its rules are in chains of others and lead to none of its own.
+        strays: usize,
     },
     /// A table of nftables.
     NftTable {
@@ -163,23 +165,29 @@ fn routes(node: &NodeFacts) -> Vec<(Owner, Part)> {
 }
 
 fn chains(node: &NodeFacts) -> Vec<(Owner, Part)> {
-    let mut grouped: BTreeMap<(Owner, &str, &str), Vec<String>> = BTreeMap::new();
+    let mut grouped: BTreeMap<(Owner, &str, &str), (Vec<String>, usize)> = BTreeMap::new();
     for chain in node.iptables.known().into_iter().flatten() {
-        if let Some(owner) = Owner::of_chain(&chain.name) {
-            grouped
-                .entry((owner, &chain.tool, &chain.table))
-                .or_default()
-                .push(chain.name.clone());
+        let Some(owner) = Owner::of_rules(chain) else {
+            continue;
+        };
+        let (chains, strays) = grouped.entry((owner, &chain.tool, &chain.table)).or_default();
+        if chain.stray_of.is_some() {
+            *strays += chain.rules;
+        } else {
+            chains.push(chain.name.clone());
         }
     }
-    let parts = grouped.into_iter().map(|((owner, tool, table), chains)| {
-        let part = Part::Chains {
-            tool: tool.to_owned(),
-            table: table.to_owned(),
-            chains,
-        };
-        (owner, part)
-    });
+    let parts = grouped
+        .into_iter()
+        .map(|((owner, tool, table), (chains, strays))| {
+            let part = Part::Chains {
+                tool: tool.to_owned(),
+                table: table.to_owned(),
+                chains,
+                strays,
+            };
+            (owner, part)
+        });
     parts.collect()
 }
 
@@ -327,13 +335,21 @@ impl fmt::Display for Part {
                     Ok(())
                 }
             }
-            Self::Chains { tool, table, chains } => {
-                write!(
-                    f,
-                    "{} chains of {tool} {table}: {}",
-                    chains.len(),
-                    shortened(chains)
-                )
+            Self::Chains {
+                tool,
+                table,
+                chains,
+                strays,
+            } => {
+                write!(f, "rules of {tool} {table}:")?;
+                if !chains.is_empty() {
+                    write!(f, " {} chains ({})", chains.len(), shortened(chains))?;
+                }
+                if *strays > 0 {
+                    write!(f, " {strays} in chains of others")
+                } else {
+                    Ok(())
+                }
             }
             Self::NftTable { table } => write!(f, "table of nftables {table}"),
             Self::Ipvs { servers } => write!(f, "{servers} virtual servers of IPVS"),

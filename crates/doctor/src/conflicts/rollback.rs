@@ -41,17 +41,25 @@ pub struct Step {
     pub undo: String,
 }
 
-/// The steps for a whole cluster.
-#[must_use]
-pub fn plan(to: Owner) -> Vec<Step> {
-    let set = match to {
+/// The DaemonSet of a network, by its usual name.
+const fn daemon_set(of: Owner) -> &'static str {
+    match of {
         Owner::VpcCni => "aws-node",
         Owner::AzureCni => "azure-cns",
         Owner::Calico => "calico-node",
         Owner::Cilium => "cilium",
         Owner::Flannel => "kube-flannel-ds",
-        _ => "THE-DAEMONSET",
-    };
+        Owner::KubeProxy => "kube-proxy",
+        Owner::Weave => "weave-net",
+        Owner::KubeRouter => "kube-router",
+        Owner::Other => "THE-DAEMONSET",
+    }
+}
+
+/// The steps for a whole cluster.
+#[must_use]
+pub fn plan(to: Owner) -> Vec<Step> {
+    let set = daemon_set(to);
     let name = to.as_str();
     let step = |title: &str, command: String, gate: &str, undo: String| Step {
         title: title.to_owned(),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Gathered;
+use crate::owner::Owner;
 
 /// One node, as it sees itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +189,9 @@ pub struct Chain {
     pub name: String,
     /// How many rules it has.
     pub rules: usize,
+    /// For rules that a network put into a chain which is not its own: whose they are, by their comment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stray_of: Option<Owner>,
 }
 
 /// A network device.

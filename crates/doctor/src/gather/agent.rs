@@ -115,19 +115,7 @@ fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
         stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = exchange().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            format!("no agent answers on {} ({error}); does it run?", socket.display())
-        }
-        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-            format!(
-                "the agent on {} has not answered in {} s",
-                socket.display(),
-                TIMEOUT.as_secs()
-            )
-        }
-        _ => format!("the agent on {} cannot be asked: {error}", socket.display()),
-    })?;
+    let answer = exchange().map_err(|error| silence(socket, &error))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     let status = head.lines().next().unwrap_or_default();
     if !status.contains(" 200 ") {
@@ -139,6 +127,21 @@ fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
     serde_json::from_str(body).map_err(|error| {
         format!("the agent answered {path} in a form that this version does not understand ({error})")
     })
+}
+
+fn silence(socket: &Path, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound, TimedOut, WouldBlock};
+    let socket = socket.display();
+    if [NotFound, ConnectionRefused].contains(&error.kind()) {
+        format!("no agent answers on {socket} ({error}); does it run?")
+    } else if [WouldBlock, TimedOut].contains(&error.kind()) {
+        format!(
+            "the agent on {socket} has not answered in {} s",
+            TIMEOUT.as_secs()
+        )
+    } else {
+        format!("the agent on {socket} cannot be asked: {error}")
+    }
 }
 
 /// Tries a TCP connection to where the agent finds the API.

@@ -135,32 +135,42 @@ pub(crate) fn iptables(places: &Places) -> Gathered<Vec<Chain>> {
             Err(error) => return Gathered::unknown(error.to_string()),
         }
     }
-    chains.retain(|chain| Owner::of_chain(&chain.name).is_some());
+    chains.retain(|chain| Owner::of_rules(chain).is_some());
     Gathered::Known(chains)
 }
 
 /// Reads the output of `iptables-save`.
 pub(crate) fn parse_chains(tool: &str, text: &str) -> Vec<Chain> {
     let mut table = String::new();
-    let mut chains: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut chains: BTreeMap<(String, String, Option<Owner>), usize> = BTreeMap::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('*') {
             name.clone_into(&mut table);
         } else if let Some(rest) = line.strip_prefix(':') {
             let name = rest.split(' ').next().unwrap_or_default();
-            chains.entry((table.clone(), name.to_owned())).or_default();
+            chains.entry((table.clone(), name.to_owned(), None)).or_default();
         } else if let Some(rest) = line.strip_prefix("-A ") {
             let name = rest.split(' ').next().unwrap_or_default();
-            *chains.entry((table.clone(), name.to_owned())).or_default() += 1;
+            // A rule that leads to a chain of its owner is found with that chain.
+            let leads = rest.split(' ').any(|word| Owner::of_chain(word).is_some());
+            let stray = (!leads)
+                .then(|| Owner::ALL.into_iter().find(|owner| commented(rest, *owner)))
+                .flatten();
+            *chains.entry((table.clone(), name.to_owned(), stray)).or_default() += 1;
         }
     }
-    let chains = chains.into_iter().map(|((table, name), rules)| Chain {
+    let chains = chains.into_iter().map(|((table, name, stray_of), rules)| Chain {
         tool: tool.to_owned(),
         table,
         name,
         rules,
+        stray_of,
     });
     chains.collect()
+}
+
+fn commented(rule: &str, owner: Owner) -> bool {
+    owner.comments().iter().any(|comment| rule.contains(comment))
 }
 
 pub(crate) fn nft_tables(places: &Places) -> Gathered<Vec<String>> {
@@ -307,6 +317,15 @@ mod tests {
                 ..Chain::default()
             }]
         );
+    }
+
+    #[test]
+    fn rules_in_chains_of_others_are_known_by_their_comment() {
+        let text = "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m comment --comment \"AWS, primary ENI\" -j MARK\nCOMMIT\n";
+        let strays = parse_chains("iptables", text)
+            .into_iter()
+            .filter_map(|chain| chain.stray_of);
+        assert_eq!(strays.collect::<Vec<_>>(), [Owner::VpcCni]);
     }
 
     #[test]

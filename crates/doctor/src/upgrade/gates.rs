@@ -14,103 +14,42 @@ use crate::version::Version;
 type Found = (Verdict, String, String);
 
 pub(super) fn all(facts: &Facts, request: &Request, canaries: &Canaries) -> Vec<Gate> {
-    let gate = |id, trap, title, (verdict, evidence, mend): Found| Gate {
-        id,
-        trap,
-        title,
-        verdict,
-        evidence,
-        mend,
-    };
-    vec![
-        gate(
-            "kubernetes.step",
-            Some(6),
-            "the step is one that Kubernetes supports",
-            step(facts, request),
-        ),
-        gate(
-            "kubernetes.kubelets",
-            Some(6),
-            "the kubelets stay within the version skew policy",
-            kubelets(facts, request),
-        ),
-        gate(
-            "kubernetes.tested",
-            Some(6),
-            "this version was tested with that Kubernetes",
-            tested(request),
-        ),
-        gate(
-            "kubernetes.apis",
-            Some(6),
-            "nobody uses API versions that go away",
-            apis(facts, request),
-        ),
-        gate(
-            "thalweg.version",
-            Some(10),
-            "the wanted version is the one whose programs were tried",
-            version(facts, request),
-        ),
-        gate(
-            "kernel.image",
-            Some(2),
-            "the kernel of the new nodes' image is in the matrix",
-            image(facts, request),
-        ),
-        gate(
-            "kernel.canary",
-            Some(2),
-            "the programs load on every kernel that runs now",
-            canary(facts, canaries),
-        ),
-        gate(
-            "nodes.well",
-            Some(10),
-            "agents answer and are ready",
-            checked(facts, &["agent.answers", "agent.ready", "versions.agents"]),
-        ),
-        gate(
-            "nodes.one-network",
-            Some(3),
-            "there is no second network that the upgrade would bring back",
-            checked(
-                facts,
-                &[
-                    "cni.order",
-                    "cni.second",
-                    "cni.running",
-                    "cni.daemonset",
-                    "cni.addon",
-                ],
-            ),
-        ),
-        gate(
-            "drain.budgets",
-            Some(10),
-            "disruption budgets let nodes be drained",
-            budgets(facts),
-        ),
-        gate(
-            "drain.webhooks",
-            Some(10),
-            "no webhook keeps the network from coming up",
-            softer(checked(facts, &["upgrade.webhooks"])),
-        ),
-        gate(
-            "drain.daemonset",
-            Some(10),
-            "our DaemonSet is rolled node by node",
-            softer(checked(facts, &["upgrade.daemonset"])),
-        ),
-        gate(
-            "rollback.kept",
-            Some(1),
-            "the way back is at hand",
-            softer(checked(facts, &["support.rollback"])),
-        ),
-    ]
+    const ONE_NETWORK: [&str; 5] = [
+        "cni.order",
+        "cni.second",
+        "cni.running",
+        "cni.daemonset",
+        "cni.addon",
+    ];
+    const WELL: [&str; 3] = ["agent.answers", "agent.ready", "versions.agents"];
+    let soft = |check| softer(checked(facts, &[check]));
+    #[rustfmt::skip]
+    let gates = [
+        ("kubernetes.step", 6, "the step is one that Kubernetes supports", step(facts, request)),
+        ("kubernetes.kubelets", 6, "the kubelets stay within the version skew policy", kubelets(facts, request)),
+        ("kubernetes.tested", 6, "this version was tested with that Kubernetes", tested(request)),
+        ("kubernetes.apis", 6, "nobody uses API versions that go away", apis(facts, request)),
+        ("thalweg.version", 10, "the wanted version is the one whose programs were tried", version(facts, request)),
+        ("kernel.image", 2, "the kernel of the new nodes' image is in the matrix", image(facts, request)),
+        ("kernel.canary", 2, "the programs load on every kernel that runs now", canary(facts, canaries)),
+        ("nodes.well", 10, "agents answer and are ready", checked(facts, &WELL)),
+        ("nodes.one-network", 3, "there is no second network that the upgrade would bring back", checked(facts, &ONE_NETWORK)),
+        ("drain.budgets", 10, "disruption budgets let nodes be drained", checked(facts, &["upgrade.budgets"])),
+        ("drain.webhooks", 10, "no webhook keeps the network from coming up", soft("upgrade.webhooks")),
+        ("drain.daemonset", 10, "our DaemonSet is rolled node by node", soft("upgrade.daemonset")),
+        ("rollback.kept", 1, "the way back is at hand", soft("support.rollback")),
+    ];
+    let gates = gates
+        .into_iter()
+        .map(|(id, trap, title, (verdict, evidence, mend))| Gate {
+            id,
+            trap,
+            title,
+            verdict,
+            evidence,
+            mend,
+        });
+    gates.collect()
 }
 
 fn pass(evidence: impl Into<String>) -> Found {
@@ -482,10 +421,6 @@ fn canary(facts: &Facts, canaries: &Canaries) -> Found {
         .iter()
         .map(|(kernel, (programs, took))| format!("{kernel}: {programs} programs loaded in {took} ms"));
     pass(each.collect::<Vec<_>>().join("; "))
-}
-
-fn budgets(facts: &Facts) -> Found {
-    checked(facts, &["upgrade.budgets"])
 }
 
 /// What some checks say, as a gate: what they find blocks, what they do not know is unknown.

@@ -185,7 +185,7 @@ pub fn markdown(assessment: &Assessment) -> String {
         assessment.verdict.as_str()
     );
     for gate in &assessment.gates {
-        let trap = gate.trap.map(|trap| trap.to_string()).unwrap_or_default();
+        let trap = gate.trap;
         let evidence = gate.evidence.replace('|', "\\|").replace('\n', " ");
         page.push_str(&format!(
             "| {} | {trap} | {} | {evidence} |\n",

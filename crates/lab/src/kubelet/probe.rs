@@ -293,7 +293,7 @@ async fn get(action: &HTTPGetAction, spec: &Container, target: &Target) -> Resul
         .filter(|path| !path.is_empty())
         .unwrap_or("/");
     let mut request =
-        format!("GET {path} HTTP/1.1\r\nConnection: close\r\nUser-Agent: kube-probe/1.33\r\nAccept: */*\r\n");
+        format!("GET {path} HTTP/1.1\r\nConnection: close\r\nUser-Agent: kube-probe/1.32\r\nAccept: */*\r\n");
     let headers = action.http_headers.as_deref().unwrap_or_default();
     if !headers
         .iter()

@@ -24,8 +24,8 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 /// How often it is renewed.
 const RENEWAL: Duration = Duration::from_secs(10);
-/// The Kubernetes version that this kubelet claims: the one of its API types.
-const KUBELET_VERSION: &str = concat!("v1.33.0+thalweg-", env!("CARGO_PKG_VERSION"));
+/// The Kubernetes version that this kubelet claims: the one of the embedded API server, as a kubelet must not be newer.
+const KUBELET_VERSION: &str = concat!("v1.32.0+thalweg-", env!("CARGO_PKG_VERSION"));
 /// Pods that a node takes: as many as a /24 has addresses, as far as Kubernetes recommends.
 const PODS_MAX: u32 = 250;
 

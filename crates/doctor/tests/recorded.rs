@@ -31,16 +31,20 @@ fn testdata() -> PathBuf {
 }
 
 fn healthy() -> Facts {
-    record::load(&testdata().join("healthy-eks.json")).unwrap()
+    record::load(&testdata().join("healthy-eks.json")).expect("the healthy twin is a record")
 }
 
 fn traps() -> Vec<(String, Trap)> {
-    let entries = std::fs::read_dir(testdata().join("traps")).unwrap();
+    let entries = std::fs::read_dir(testdata().join("traps")).expect("the directory is there");
     let mut traps: Vec<(String, Trap)> = entries
         .map(|entry| {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let trap = serde_json::from_slice(&std::fs::read(&path).unwrap());
+            let path = entry.expect("an entry can be read").path();
+            let name = path
+                .file_stem()
+                .expect("a file has a name")
+                .to_string_lossy()
+                .into_owned();
+            let trap = serde_json::from_slice(&std::fs::read(&path).expect("a file can be read"));
             (
                 name.clone(),
                 trap.unwrap_or_else(|error| panic!("{name}: {error}")),
@@ -52,9 +56,9 @@ fn traps() -> Vec<(String, Trap)> {
 }
 
 fn apply(patch: &json_patch::Patch) -> Facts {
-    let mut value = serde_json::to_value(healthy()).unwrap();
-    json_patch::patch(&mut value, patch).unwrap();
-    serde_json::from_value(value).unwrap()
+    let mut value = serde_json::to_value(healthy()).expect("facts are JSON");
+    json_patch::patch(&mut value, patch).expect("the patch fits the healthy twin");
+    serde_json::from_value(value).expect("the patched facts are facts")
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use connectivity::kube as cluster;
-use doctor::facts::{CloudFacts, ClusterFacts, Facts, Gathered, NodeFacts, SCHEMA};
+use doctor::facts::{ClusterFacts, Facts, Gathered, NodeFacts, SCHEMA};
 use doctor::gather::{self, Places};
 use futures::future::join_all;
 use lab::{Lab, NodeHandle, Target};
@@ -115,14 +115,10 @@ pub(crate) async fn scope_facts(agents: &AgentArgs) -> anyhow::Result<Facts> {
         title,
         began_ms,
         ended_ms: gather::now_ms(),
+        cloud: gather::cloud(&cluster, &nodes),
         nodes,
-        cloud: cloud(&cluster),
         cluster,
     })
-}
-
-fn cloud(cluster: &ClusterFacts) -> CloudFacts {
-    gather::cloud(cluster)
 }
 
 fn default_places() -> Places {

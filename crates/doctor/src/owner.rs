@@ -237,7 +237,12 @@ impl Owner {
     /// Whose a route is: by its protocol (80: Felix) or by the device that it leads through.
     #[must_use]
     pub fn of_route(protocol: u8, device: Option<&str>, device_kind: Option<&str>) -> Option<Self> {
+        /// `RTPROT_KERNEL`: it comes and goes with an address.
+        const KERNEL: u8 = 2;
         const FELIX: u8 = 80;
+        if protocol == KERNEL {
+            return None;
+        }
         if protocol == FELIX {
             return Some(Self::Calico);
         }

@@ -9,10 +9,11 @@ use super::{Check, each_node, some_of};
 use crate::facts::{AgentFacts, Facts, Link, NodeFacts};
 use crate::finding::{Outcome, Severity};
 
-/// What VXLAN adds to a packet over IPv4: Ethernet 14, IP 20, UDP 8, VXLAN 8.
+/// What VXLAN adds to a packet over IPv4: IP 20, UDP 8, VXLAN 8, Ethernet 14. IPv6 adds 20 more, so that less than this is
+/// too little in any case.
 const VXLAN_OVERHEAD: u32 = 50;
-/// Geneve's header is as long, before options.
-const GENEVE_OVERHEAD: u32 = 50;
+/// Geneve's header is as long, and carries our option of 8.
+const GENEVE_OVERHEAD: u32 = 58;
 
 pub(super) const CHECKS: &[Check] = &[
     Check {

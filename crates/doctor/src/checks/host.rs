@@ -34,8 +34,8 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "host.modules",
         trap: None,
-        title: "a kernel module that the way of attaching or tunnelling needs is missing",
-        why: "without it pods cannot be attached, or packets between nodes cannot be wrapped",
+        title: "a kernel module that attaching pods needs is missing",
+        why: "without it pods cannot be attached to the node",
         run: modules,
     },
     Check {
@@ -126,13 +126,14 @@ fn modules(facts: &Facts, outcome: &mut Outcome) {
     });
 }
 
-/// A node with attached pods has what attaching needs; tunnels are proven by a ready agent.
+/// A ready agent has attached its programs to devices of this node.
 fn works(node: &NodeFacts) -> bool {
     node.agent
         .known()
         .is_some_and(|agent| agent.ready && !agent.programs.is_empty())
 }
 
+/// Tunnels need none: where the kernel has no device for them the programs wrap packets themselves.
 fn needed(node: &NodeFacts) -> Vec<&'static str> {
     let mut needed = vec!["veth"];
     let series = node
@@ -141,11 +142,6 @@ fn needed(node: &NodeFacts) -> Vec<&'static str> {
         .and_then(|kernel| Version::parse(&kernel.release).ok());
     if series.is_some_and(|series| series < KERNEL_WITH_TCX) {
         needed.extend(["sch_ingress", "cls_bpf"]);
-    }
-    match node.agent.known().map(|agent| agent.routing_mode.as_str()) {
-        Some("vxlan") => needed.push("vxlan"),
-        Some("geneve") => needed.push("geneve"),
-        _ => {}
     }
     needed
 }

@@ -12,8 +12,8 @@ use super::Places;
 use crate::facts::{Gathered, Kernel, Module, Mounts, NfConntrack, Os};
 use crate::owner::Owner;
 
-/// Modules that a way of doing things needs.
-const MODULES: [&str; 6] = ["veth", "sch_ingress", "cls_bpf", "vxlan", "geneve", "ip_vs"];
+/// Modules that a way of attaching needs.
+const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 /// Kernel settings that matter.
 const SYSCTLS: [&str; 12] = [
     "net.ipv4.ip_forward",

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use api::agent::Status;
 use lab::{Guard, Lab, Options, Spec};
 
+pub mod examine;
 pub mod hitless;
 
 /// How long anything in a test may take that takes milliseconds when all is well.

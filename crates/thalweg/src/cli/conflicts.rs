@@ -149,9 +149,7 @@ fn table(items: &[Item]) -> comfy_table::Table {
         table.add_row(vec![
             Cell::new(item.owner.as_str()),
             Cell::new(&item.part),
-            item.in_use
-                .as_ref()
-                .map_or_else(|| good("no"), |reason| bad(reason)),
+            item.in_use.as_ref().map_or_else(|| good("no"), bad),
         ]);
     }
     table

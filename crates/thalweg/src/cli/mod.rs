@@ -42,7 +42,7 @@ pub(crate) enum Verb {
     /// Try the network out: who reaches whom, and how fast
     Connectivity(connectivity::Args),
     /// Find what is wrong, say why it matters and what mends it
-    Doctor(doctor::Args),
+    Doctor(Box<doctor::Args>),
     /// Show and remove what other networks left on this node, and go back to one
     Conflicts(conflicts::Args),
     /// Say whether an upgrade will survive, and how to do it

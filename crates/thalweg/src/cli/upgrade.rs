@@ -33,7 +33,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Say whether an upgrade will survive, and how to do it
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
     /// Load the programs on this kernel, in namespaces of their own, and leave nothing behind
     Canary {
         /// How to print

@@ -16,6 +16,8 @@ use plan::price::{Micros, PriceTable};
 
 mod golang;
 mod json;
+mod providers;
+mod providers_python;
 
 /// What to generate.
 #[derive(Debug, Subcommand)]
@@ -41,6 +43,13 @@ pub(crate) enum Target {
     Regions(Sources),
     /// crates/plan/testdata/eni-max-pods.csv, from the VPC CNI's misc/eni-max-pods.txt.
     MaxPods(Sources),
+    /// crates/platform/data/provider-names.txt, from the type packages that the providers publish on npm and PyPI, which
+    /// are fetched.
+    ProviderNames {
+        /// The day of the newest package.
+        #[arg(long)]
+        date: Date,
+    },
 }
 
 /// Files, and what to say of them.
@@ -91,6 +100,7 @@ pub(crate) fn run(target: &Target) -> Result<()> {
         } => prices(sources, cloud, regions, prefix),
         Target::Regions(sources) => regions(sources),
         Target::MaxPods(sources) => max_pods(sources),
+        Target::ProviderNames { date } => providers::run(&date.to_string()),
     }
 }
 

@@ -1,110 +1,138 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is known about clouds: regions and instance types, each with source and date.
+//! What is known about clouds: regions, instance types, prices, each with source and date; the planner's data.
 
-use serde::Serialize;
+use plan::capacity::{self, Capacity, Network, Request};
+use plan::cloud::Cloud as PlanCloud;
+use plan::data::DataError;
+use plan::instance::{Instance, InstanceTable, PrefixSupport};
+use plan::price::{Price, PriceTable};
 
-use crate::file::{Cloud, Mode};
+use crate::file::{Cloud, Cluster, Mode};
 
 /// What is known about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known<T> {
-    /// It exists, and this is it.
-    Yes(T),
-    /// There are data about such names, and this one is not among them; the nearest, if one is near.
-    No(Option<String>),
+pub enum Known {
+    /// It exists.
+    Yes,
+    /// There are data about such names, and this one is not among them; the nearest, if one is near, and the data's day.
+    No(Option<String>, String),
     /// There are no data about such names.
     NoData,
 }
 
-/// What an instance type has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Instance {
-    /// Network interfaces.
-    pub interfaces: u32,
-    /// IPv4 addresses of each, its primary one included.
-    pub addresses_per_interface: u32,
-    /// Virtual processors, where known.
-    pub vcpus: Option<u32>,
-    /// Whether interfaces can have /28 prefixes.
-    pub prefixes: bool,
-}
-
-impl Instance {
-    /// Pods with addresses of their own: `interfaces × (addresses − 1)`, sixteen times that with /28 prefixes, where
-    /// EKS recommends at most 110 below 30 processors and 250 from there. In other modes the interfaces do not matter.
-    #[must_use]
-    pub fn pods(&self, mode: Mode) -> u32 {
-        let slots = self.interfaces.saturating_mul(self.addresses_per_interface.saturating_sub(1));
-        let few = self.vcpus.is_none_or(|vcpus| vcpus < 30);
-        match mode {
-            Mode::EniPrefix if self.prefixes => (slots * 16).min(if few { 110 } else { 250 }),
-            Mode::Eni | Mode::EniPrefix => slots,
-            Mode::Overlay | Mode::Delegated | Mode::PodCidr => crate::address::PODS_PER_NODE,
-        }
-    }
-
-    /// Addresses of the network that a full node takes: its interfaces' own, and its pods', by whole prefixes.
-    #[must_use]
-    pub fn addresses(&self, mode: Mode, limit: Option<u32>) -> u32 {
-        let pods = self.pods(mode).min(limit.unwrap_or(u32::MAX));
-        match mode {
-            Mode::Eni => pods + self.interfaces,
-            Mode::EniPrefix if self.prefixes => pods.div_ceil(16) * 16 + self.interfaces,
-            Mode::EniPrefix => pods + self.interfaces,
-            Mode::Overlay | Mode::Delegated | Mode::PodCidr => 1,
-        }
-    }
-}
-
-/// A price.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Price {
-    /// US dollars an hour, on demand, Linux.
-    pub usd_per_hour: f64,
-    /// Where the figure is from.
-    pub source: String,
-    /// Its day, as `YYYY-MM-DD`.
-    pub date: String,
-}
-
 /// Data about clouds.
-pub trait Catalogue {
-    /// An instance type, VM size or machine type.
-    fn instance(&self, cloud: Cloud, name: &str) -> Known<Instance>;
-
-    /// What an instance costs.
-    fn price(&self, cloud: Cloud, region: &str, name: &str) -> Option<Price>;
+#[derive(Debug)]
+pub struct Catalogue {
+    /// Of AWS.
+    pub instances: InstanceTable,
+    aws: Option<PriceTable>,
+    azure: Option<PriceTable>,
 }
 
-/// The regions: lines of cloud and name below a head with sources and date.
-const REGIONS: &str = include_str!("../data/regions.csv");
+/// Google Cloud's regions, a name a line below a head with source and date.
+const GCP_REGIONS: &str = include_str!("../data/gcp-regions.txt");
 
-/// Whether a region exists.
-#[must_use]
-pub fn region(cloud: Cloud, name: &str) -> Known<()> {
-    if cloud == Cloud::Machines {
-        return Known::NoData;
+impl Catalogue {
+    /// What this version ships.
+    ///
+    /// # Errors
+    /// Only if the program itself is damaged.
+    pub fn shipped() -> Result<Self, DataError> {
+        Ok(Self {
+            instances: InstanceTable::shipped()?,
+            aws: PriceTable::shipped(PlanCloud::Aws)?,
+            azure: PriceTable::shipped(PlanCloud::Azure)?,
+        })
     }
-    let cloud = cloud.to_string();
-    let names: Vec<&str> = REGIONS
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once(','))
-        .filter(|(of, _)| *of == cloud)
-        .map(|(_, name)| name)
-        .collect();
-    if names.contains(&name) {
-        Known::Yes(())
+
+    /// Whether an instance type, VM size or machine type exists.
+    #[must_use]
+    pub fn machine(&self, cloud: Cloud, name: &str) -> Known {
+        match (cloud, &self.azure) {
+            (Cloud::Aws, _) => match self.instances.get(name) {
+                Ok(_) => Known::Yes,
+                Err(unknown) => Known::No(unknown.nearest.into_iter().next(), unknown.date.to_string()),
+            },
+            (Cloud::Azure, Some(table)) => among(table.types(), name, &table.provenance().date.to_string()),
+            (Cloud::Azure | Cloud::Gcp | Cloud::Machines, _) => Known::NoData,
+        }
+    }
+
+    /// Whether a region exists.
+    #[must_use]
+    pub fn region(&self, cloud: Cloud, name: &str) -> Known {
+        let known = match cloud {
+            Cloud::Aws => plan::cloud::regions(PlanCloud::Aws).ok().flatten(),
+            Cloud::Azure => plan::cloud::regions(PlanCloud::Azure).ok().flatten(),
+            Cloud::Gcp => Some(GCP_REGIONS.lines().filter(|line| !line.starts_with('#')).collect()),
+            Cloud::Machines => None,
+        };
+        let date = match cloud {
+            Cloud::Gcp => GCP_REGIONS.lines().find_map(|line| line.strip_prefix("# date: ")),
+            Cloud::Aws | Cloud::Azure | Cloud::Machines => None,
+        };
+        known.map_or(Known::NoData, |names| among(names.into_iter(), name, date.unwrap_or("this version")))
+    }
+
+    /// An instance type of AWS.
+    #[must_use]
+    pub fn instance(&self, cloud: Cloud, name: &str) -> Option<&Instance> {
+        (cloud == Cloud::Aws).then(|| self.instances.get(name).ok()).flatten()
+    }
+
+    /// How many pods a node of this type can have in a cluster.
+    #[must_use]
+    pub fn capacity(&self, cluster: &Cluster, name: Option<&str>) -> Option<Capacity> {
+        let (mode, network) = match cluster.mode {
+            Mode::Eni => (capacity::Mode::Eni, Network::Thalweg),
+            Mode::EniPrefix => (capacity::Mode::EniPrefix, Network::Thalweg),
+            Mode::Overlay => (capacity::Mode::Overlay, Network::Thalweg),
+            Mode::Delegated => (capacity::Mode::AzureOverlay, Network::Azure),
+            Mode::PodCidr if cluster.cloud == Cloud::Gcp => (capacity::Mode::Gke, Network::Gke),
+            Mode::PodCidr => (capacity::Mode::PodCidr, Network::Thalweg),
+        };
+        let mut request = Request::new(mode, network);
+        request.max_pods = cluster.pods_per_node;
+        if matches!(cluster.mode, Mode::Overlay) || (cluster.mode, cluster.cloud) == (Mode::PodCidr, Cloud::Machines) {
+            request.node_mask = Some(cluster.node_mask);
+        }
+        let instance = name.and_then(|name| self.instance(cluster.cloud, name));
+        capacity::capacity(instance, &request).ok()
+    }
+
+    /// Addresses of the network that a full node of this type takes: its interfaces' own, and its pods' where they live
+    /// there, by whole prefixes.
+    #[must_use]
+    pub fn addresses(&self, cluster: &Cluster, name: &str) -> u32 {
+        let Some(instance) = self.instance(cluster.cloud, name).filter(|_| cluster.pods_in_network()) else {
+            return 1;
+        };
+        let pods = self.capacity(cluster, Some(name)).map_or(0, |capacity| capacity.pods.unwrap_or(capacity.usable));
+        let prefixes = cluster.mode == Mode::EniPrefix && instance.prefix_support() != PrefixSupport::No;
+        let taken = if prefixes { pods.div_ceil(capacity::PREFIX_SIZE) * capacity::PREFIX_SIZE } else { pods };
+        taken + u32::from(instance.interfaces)
+    }
+
+    /// What a machine costs, or why that is not known.
+    #[must_use]
+    pub fn price(&self, cloud: Cloud, region: &str, name: &str) -> Price {
+        let table = match cloud {
+            Cloud::Aws => &self.aws,
+            Cloud::Azure => &self.azure,
+            Cloud::Gcp | Cloud::Machines => &None,
+        };
+        match table {
+            Some(table) => table.price(name, region),
+            None => Price::Unknown { reason: format!("no dated price list of {cloud} is shipped") },
+        }
+    }
+}
+
+fn among<'a>(known: impl Iterator<Item = &'a str>, name: &str, date: &str) -> Known {
+    let known: Vec<&str> = known.collect();
+    if known.contains(&name) {
+        Known::Yes
     } else {
-        Known::No(crate::file::nearest(name, &names).map(str::to_owned))
+        Known::No(crate::file::nearest(name, &known).map(str::to_owned), date.to_owned())
     }
-}
-
-/// The day of the newest source of the regions.
-#[must_use]
-pub fn regions_date() -> &'static str {
-    let mut dates = REGIONS.lines().filter_map(|line| line.strip_prefix("# date: "));
-    dates.next().unwrap_or("unknown")
 }

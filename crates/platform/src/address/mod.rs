@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use crate::catalogue::{Catalogue, Known};
-use crate::file::{Cloud, Cluster, Mode, NodeGroup, Platform, Problems, Refused};
+use crate::catalogue::Catalogue;
+use crate::file::{Cloud, Cluster, NodeGroup, Platform, Problems, Refused};
 use pool::Free;
 
 pub use layout::{Role, Subnet};
@@ -82,39 +82,21 @@ pub fn pods_prefix(node_mask: u8, nodes: u32) -> Option<u8> {
     node_mask.checked_sub(bits).filter(|length| *length >= 8)
 }
 
-/// The length of a GKE node's range: twice its pods, rounded up to a power of two.
+/// What `--max-pods` of this group's nodes is; of several types the fewest, since which one comes is not known.
 #[must_use]
-pub fn gke_mask(pods: u32) -> u8 {
-    let bits = (pods.max(1) * 2).next_power_of_two().trailing_zeros();
-    u8::try_from(32 - bits).unwrap_or(24)
-}
-
-/// The most pods that a node of this group can have; of several types the fewest, since which one comes is not known.
-#[must_use]
-pub fn pods_of(cluster: &Cluster, group: &NodeGroup, catalogue: &dyn Catalogue) -> Option<u32> {
-    let limit = cluster.pods_per_node;
-    let by_type = group.instance_types.iter().map(|name| match catalogue.instance(cluster.cloud, name) {
-        Known::Yes(instance) => Some(instance.pods(cluster.mode)),
-        Known::No(_) | Known::NoData => None,
-    });
-    match cluster.mode {
-        Mode::Eni | Mode::EniPrefix => {
-            let fewest = by_type.collect::<Option<Vec<u32>>>()?.into_iter().min()?;
-            Some(limit.map_or(fewest, |limit| limit.min(fewest)))
-        }
-        Mode::Delegated => Some(limit.unwrap_or(AKS_OVERLAY_PODS)),
-        Mode::Overlay | Mode::PodCidr => Some(limit.unwrap_or(PODS_PER_NODE)),
+pub fn pods_of(cluster: &Cluster, group: &NodeGroup, catalogue: &Catalogue) -> Option<u32> {
+    if group.instance_types.is_empty() {
+        return catalogue.capacity(cluster, None)?.max_pods;
     }
+    let of = |name: &String| catalogue.capacity(cluster, Some(name))?.max_pods;
+    group.instance_types.iter().map(of).collect::<Option<Vec<u32>>>()?.into_iter().min()
 }
-
-/// AKS' own default with Azure CNI Overlay.
-const AKS_OVERLAY_PODS: u32 = 250;
 
 /// Plans all addresses.
 ///
 /// # Errors
 /// Every overlap and everything that does not fit, each with the remedy.
-pub fn plan(platform: &Platform, catalogue: &dyn Catalogue) -> Result<Addresses, Refused> {
+pub fn plan(platform: &Platform, catalogue: &Catalogue) -> Result<Addresses, Refused> {
     let mut problems = Problems::default();
     let mut pools = Pools::new(platform, &mut problems);
     let mut clusters = Vec::new();
@@ -211,7 +193,7 @@ fn one(
     cluster: &Cluster,
     path: &str,
     pools: &mut Pools,
-    catalogue: &dyn Catalogue,
+    catalogue: &Catalogue,
     problems: &mut Problems,
 ) -> Option<ClusterAddresses> {
     let needed = needed(cluster, catalogue);
@@ -239,16 +221,9 @@ fn one(
 }
 
 /// What the largest allowed number of nodes takes of the network.
-fn needed(cluster: &Cluster, catalogue: &dyn Catalogue) -> u64 {
+fn needed(cluster: &Cluster, catalogue: &Catalogue) -> u64 {
     let group = |group: &NodeGroup| -> u64 {
-        let each = group
-            .instance_types
-            .iter()
-            .filter_map(|name| match catalogue.instance(cluster.cloud, name) {
-                Known::Yes(instance) => Some(instance.addresses(cluster.mode, cluster.pods_per_node)),
-                Known::No(_) | Known::NoData => None,
-            })
-            .max();
+        let each = group.instance_types.iter().map(|name| catalogue.addresses(cluster, name)).max();
         u64::from(group.max) * u64::from(each.unwrap_or(1))
     };
     cluster.node_groups.iter().map(group).sum()

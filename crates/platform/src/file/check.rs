@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::read::Problems;
 use super::{Cloud, Cluster, Connect, Egress, Mode, NodeGroup, Platform, Zones};
-use crate::catalogue::{self, Catalogue, Known};
+use crate::catalogue::{Catalogue, Known};
 
 /// The longest name of a cluster: names of parts are appended, and Azure's node resource groups end at 80 letters.
 const NAME_MAX: usize = 40;
@@ -16,7 +16,7 @@ const AZURE_OVERLAY_PODS_MAX: u32 = 250;
 /// GKE's limit of pods per node on Standard clusters.
 const GKE_PODS_MAX: u32 = 256;
 
-pub(super) fn check(platform: &Platform, catalogue: &dyn Catalogue, problems: &mut Problems) {
+pub(super) fn check(platform: &Platform, catalogue: &Catalogue, problems: &mut Problems) {
     label("name", &platform.name, problems);
     let mut seen = BTreeMap::new();
     for (index, cluster) in platform.clusters.iter().enumerate() {
@@ -70,9 +70,9 @@ impl Of<'_> {
         self.problems.add(format!("{}.{key}", self.path), reason, remedy);
     }
 
-    fn check(&mut self, catalogue: &dyn Catalogue) {
+    fn check(&mut self, catalogue: &Catalogue) {
         self.mode();
-        self.region();
+        self.region(catalogue);
         self.zones();
         self.egress();
         self.sizes();
@@ -122,12 +122,14 @@ impl Of<'_> {
         self.add("mode", reason, remedy);
     }
 
-    fn region(&mut self) {
+    fn region(&mut self, catalogue: &Catalogue) {
         let Cluster { cloud, ref region, .. } = *self.cluster;
-        if let Known::No(near) = catalogue::region(cloud, region) {
-            let hint = near.map_or_else(String::new, |name| format!("did you mean `{name}`? "));
-            let reason = format!("{cloud} has no region `{region}` as of {}", catalogue::regions_date());
-            self.add("region", reason, format!("{hint}If it is newer than that, add it to crates/platform/data/regions.csv"));
+        if let Known::No(near, date) = catalogue.region(cloud, region) {
+            let remedy = near.map_or_else(
+                || "take one of those that there are; a newer one needs a newer version of this program".to_owned(),
+                |name| format!("did you mean `{name}`?"),
+            );
+            self.add("region", format!("{cloud} has no region `{region}` in the data of {date}"), remedy);
         }
     }
 
@@ -263,7 +265,7 @@ impl Of<'_> {
             self.add("podsPerNode", reason, format!("take at most {GKE_PODS_MAX}"));
             return;
         }
-        let length = crate::address::gke_mask(pods);
+        let length = plan::capacity::gke_mask(pods);
         if length != self.cluster.node_mask {
             let reason = format!("GKE derives it: for {pods} pods a node has a /{length}, twice the pods rounded up");
             self.add("nodeMask", reason, format!("write nodeMask: {length}"));
@@ -304,7 +306,7 @@ impl Of<'_> {
         }
     }
 
-    fn group(&mut self, key: &str, group: &NodeGroup, catalogue: &dyn Catalogue) {
+    fn group(&mut self, key: &str, group: &NodeGroup, catalogue: &Catalogue) {
         label(&format!("{}.{key}.name", self.path), &group.name, self.problems);
         let cloud = self.cluster.cloud;
         if cloud == Cloud::Azure && (group.name.len() > AZURE_POOL_NAME_MAX || group.name.contains('-')) {
@@ -322,10 +324,12 @@ impl Of<'_> {
             (_, _) => {}
         }
         for name in &group.instance_types {
-            if let Known::No(near) = catalogue.instance(cloud, name) {
-                let hint = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
-                let reason = format!("{cloud} has no instance type `{name}` in the data of this version");
-                self.add(&types_key, reason, format!("{hint}`thalweg capacity` lists those that are known"));
+            if let Known::No(near, date) = catalogue.machine(cloud, name) {
+                let remedy = near.map_or_else(
+                    || "take one that exists".to_owned(),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                self.add(&types_key, format!("{cloud} has no machine type `{name}` in the data of {date}"), remedy);
             }
         }
     }

@@ -30,7 +30,7 @@ impl Platform {
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its path, the reason and the remedy.
-    pub fn parse(text: &str, catalogue: &dyn Catalogue) -> Result<Self, Refused> {
+    pub fn parse(text: &str, catalogue: &Catalogue) -> Result<Self, Refused> {
         let mut problems = Problems::default();
         let platform = parse(text, &mut problems);
         if let Some(platform) = &platform {

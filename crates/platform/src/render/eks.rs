@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::graph::{Provider, Stack, of};
 use super::{Context, TAINT};
 use crate::address::{Role, Subnet};
-use crate::file::{Cluster, Egress, Identity, Mode, NodeGroup};
+use crate::file::{Egress, Identity, Mode, NodeGroup};
 
 pub(crate) static AWS: Provider = Provider {
     terraform: "aws",
@@ -50,13 +50,12 @@ pub(crate) static AWS: Provider = Provider {
     ],
     renamed: &[
         ("aws_eks_node_group.taint", "taints"),
-        ("aws_iam_role_policy_attachment.policy_arn", "policyArn"),
-        ("aws_launch_template.tag_specifications", "tagSpecifications"),
         ("aws_eks_cluster.identity", "identities"),
         ("aws_eks_cluster.oidc", "oidcs"),
-        ("data.aws_vpc.filter", "filters"),
+        ("aws_iam_openid_connect_provider.client_id_list", "clientIdLists"),
+        ("aws_route_table.filter", "filters"),
+        ("aws_subnet.filter", "filters"),
         ("aws_vpc.filter", "filters"),
-        ("aws_eks_cluster.vpc_config", "vpcConfig"),
     ],
 };
 

@@ -43,7 +43,7 @@ pub struct File {
 pub(crate) struct Fleet<'a> {
     pub(crate) platform: &'a Platform,
     pub(crate) addresses: &'a Addresses,
-    pub(crate) catalogue: &'a dyn Catalogue,
+    pub(crate) catalogue: &'a Catalogue,
 }
 
 /// One cluster and what is around it.
@@ -51,7 +51,7 @@ pub(crate) struct Context<'a> {
     pub(crate) platform: &'a Platform,
     pub(crate) cluster: &'a Cluster,
     pub(crate) addresses: &'a ClusterAddresses,
-    pub(crate) catalogue: &'a dyn Catalogue,
+    pub(crate) catalogue: &'a Catalogue,
 }
 
 impl<'a> Fleet<'a> {
@@ -79,7 +79,7 @@ impl Context<'_> {
 
 /// Renders everything, sorted by path.
 #[must_use]
-pub fn render(platform: &Platform, addresses: &Addresses, catalogue: &dyn Catalogue) -> Vec<File> {
+pub fn render(platform: &Platform, addresses: &Addresses, catalogue: &Catalogue) -> Vec<File> {
     let fleet = Fleet { platform, addresses, catalogue };
     let mut files = Vec::new();
     let mut add = |path: String, content: String| files.push(File { path, content });

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is known about clouds: regions, instance types, prices, each with source and date; the planner's data.
 
-use plan::capacity::{self, Capacity, Network, Request};
-use plan::cloud::Cloud as PlanCloud;
-use plan::data::DataError;
-use plan::instance::{Instance, InstanceTable, PrefixSupport};
-use plan::price::{Price, PriceTable};
+use ::plan::capacity::{self, Capacity, Network, Request};
+use ::plan::cloud::Cloud as PlanCloud;
+use ::plan::data::DataError;
+use ::plan::instance::{Instance, InstanceTable, PrefixSupport};
+use ::plan::price::{Price, PriceTable};
 
 use crate::file::{Cloud, Cluster, Mode};
 
@@ -62,8 +62,8 @@ impl Catalogue {
     #[must_use]
     pub fn region(&self, cloud: Cloud, name: &str) -> Known {
         let known = match cloud {
-            Cloud::Aws => plan::cloud::regions(PlanCloud::Aws).ok().flatten(),
-            Cloud::Azure => plan::cloud::regions(PlanCloud::Azure).ok().flatten(),
+            Cloud::Aws => ::plan::cloud::regions(PlanCloud::Aws).ok().flatten(),
+            Cloud::Azure => ::plan::cloud::regions(PlanCloud::Azure).ok().flatten(),
             Cloud::Gcp => Some(GCP_REGIONS.lines().filter(|line| !line.starts_with('#')).collect()),
             Cloud::Machines => None,
         };

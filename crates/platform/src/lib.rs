@@ -9,6 +9,7 @@
 pub mod address;
 pub mod catalogue;
 mod file;
+pub mod plan;
 pub mod render;
 
 pub use file::{

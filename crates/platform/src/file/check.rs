@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::Ipv4Net;
+
 use super::read::Problems;
 use super::{Cloud, Cluster, Connect, Egress, Mode, NodeGroup, Platform, Zones};
 use crate::catalogue::{Catalogue, Known};
@@ -29,6 +31,19 @@ pub(super) fn check(platform: &Platform, catalogue: &Catalogue, problems: &mut P
         Of { path, cluster, problems }.check(catalogue);
     }
     mesh(platform, problems);
+    service_pools(platform, problems);
+}
+
+/// EKS takes services' networks of RFC 1918 only.
+fn service_pools(platform: &Platform, problems: &mut Problems) {
+    let asks = |cluster: &Cluster| cluster.cloud == Cloud::Aws && cluster.services.is_none();
+    if !platform.clusters.iter().any(asks) {
+        return;
+    }
+    for net in platform.pools.services.iter().filter(|net| !is_rfc1918(**net)) {
+        let reason = format!("EKS takes services' networks of RFC 1918 only, and {net} is none");
+        problems.add("pools.services", reason, "take one within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+    }
 }
 
 fn label(path: &str, name: &str, problems: &mut Problems) {
@@ -265,7 +280,7 @@ impl Of<'_> {
             self.add("podsPerNode", reason, format!("take at most {GKE_PODS_MAX}"));
             return;
         }
-        let length = plan::capacity::gke_mask(pods);
+        let length = ::plan::capacity::gke_mask(pods);
         if length != self.cluster.node_mask {
             let reason = format!("GKE derives it: for {pods} pods a node has a /{length}, twice the pods rounded up");
             self.add("nodeMask", reason, format!("write nodeMask: {length}"));
@@ -335,8 +350,9 @@ impl Of<'_> {
     }
 }
 
-fn is_rfc1918(net: ipnet::Ipv4Net) -> bool {
-    net.network().is_private() && net.broadcast().is_private()
+fn is_rfc1918(net: Ipv4Net) -> bool {
+    let ranges = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
+    ranges.into_iter().any(|(first, length)| Ipv4Net::new(first.into(), length).is_ok_and(|range| range.contains(&net)))
 }
 
 fn is_endpoint(text: &str) -> bool {

@@ -27,10 +27,15 @@ pub struct Catalogue {
     pub instances: InstanceTable,
     aws: Option<PriceTable>,
     azure: Option<PriceTable>,
+    aws_regions: Vec<&'static str>,
+    azure_regions: Vec<&'static str>,
 }
 
 /// Google Cloud's regions, a name a line below a head with source and date.
 const GCP_REGIONS: &str = include_str!("../data/gcp-regions.txt");
+
+/// The day of data that do not say it to their reader.
+const SHIPPED: &str = "this version";
 
 impl Catalogue {
     /// What this version ships.
@@ -42,6 +47,8 @@ impl Catalogue {
             instances: InstanceTable::shipped()?,
             aws: PriceTable::shipped(PlanCloud::Aws)?,
             azure: PriceTable::shipped(PlanCloud::Azure)?,
+            aws_regions: ::plan::cloud::regions(PlanCloud::Aws)?.unwrap_or_default(),
+            azure_regions: ::plan::cloud::regions(PlanCloud::Azure)?.unwrap_or_default(),
         })
     }
 
@@ -61,23 +68,24 @@ impl Catalogue {
     /// Whether a region exists.
     #[must_use]
     pub fn region(&self, cloud: Cloud, name: &str) -> Known {
-        let known = match cloud {
-            Cloud::Aws => ::plan::cloud::regions(PlanCloud::Aws).ok().flatten(),
-            Cloud::Azure => ::plan::cloud::regions(PlanCloud::Azure).ok().flatten(),
-            Cloud::Gcp => Some(GCP_REGIONS.lines().filter(|line| !line.starts_with('#')).collect()),
-            Cloud::Machines => None,
-        };
-        let date = match cloud {
-            Cloud::Gcp => GCP_REGIONS.lines().find_map(|line| line.strip_prefix("# date: ")),
-            Cloud::Aws | Cloud::Azure | Cloud::Machines => None,
-        };
-        known.map_or(Known::NoData, |names| among(names.into_iter(), name, date.unwrap_or("this version")))
+        match cloud {
+            Cloud::Aws => among(self.aws_regions.iter().copied(), name, SHIPPED),
+            Cloud::Azure => among(self.azure_regions.iter().copied(), name, SHIPPED),
+            Cloud::Gcp => {
+                let date = GCP_REGIONS.lines().find_map(|line| line.strip_prefix("# date: "));
+                let names = GCP_REGIONS.lines().filter(|line| !line.starts_with('#'));
+                among(names, name, date.unwrap_or(SHIPPED))
+            }
+            Cloud::Machines => Known::NoData,
+        }
     }
 
     /// An instance type of AWS.
     #[must_use]
     pub fn instance(&self, cloud: Cloud, name: &str) -> Option<&Instance> {
-        (cloud == Cloud::Aws).then(|| self.instances.get(name).ok()).flatten()
+        (cloud == Cloud::Aws)
+            .then(|| self.instances.get(name).ok())
+            .flatten()
     }
 
     /// How many pods a node of this type can have in a cluster.
@@ -93,7 +101,9 @@ impl Catalogue {
         };
         let mut request = Request::new(mode, network);
         request.max_pods = cluster.pods_per_node;
-        if matches!(cluster.mode, Mode::Overlay) || (cluster.mode, cluster.cloud) == (Mode::PodCidr, Cloud::Machines) {
+        if matches!(cluster.mode, Mode::Overlay)
+            || (cluster.mode, cluster.cloud) == (Mode::PodCidr, Cloud::Machines)
+        {
             request.node_mask = Some(cluster.node_mask);
         }
         let instance = name.and_then(|name| self.instance(cluster.cloud, name));
@@ -104,12 +114,21 @@ impl Catalogue {
     /// there, by whole prefixes.
     #[must_use]
     pub fn addresses(&self, cluster: &Cluster, name: &str) -> u32 {
-        let Some(instance) = self.instance(cluster.cloud, name).filter(|_| cluster.pods_in_network()) else {
+        let Some(instance) = self
+            .instance(cluster.cloud, name)
+            .filter(|_| cluster.pods_in_network())
+        else {
             return 1;
         };
-        let pods = self.capacity(cluster, Some(name)).map_or(0, |capacity| capacity.pods.unwrap_or(capacity.usable));
+        let pods = self
+            .capacity(cluster, Some(name))
+            .map_or(0, |capacity| capacity.pods.unwrap_or(capacity.usable));
         let prefixes = cluster.mode == Mode::EniPrefix && instance.prefix_support() != PrefixSupport::No;
-        let taken = if prefixes { pods.div_ceil(capacity::PREFIX_SIZE) * capacity::PREFIX_SIZE } else { pods };
+        let taken = if prefixes {
+            pods.div_ceil(capacity::PREFIX_SIZE) * capacity::PREFIX_SIZE
+        } else {
+            pods
+        };
         taken + u32::from(instance.interfaces)
     }
 
@@ -123,7 +142,9 @@ impl Catalogue {
         };
         match table {
             Some(table) => table.price(name, region),
-            None => Price::Unknown { reason: format!("no dated price list of {cloud} is shipped") },
+            None => Price::Unknown {
+                reason: format!("no dated price list of {cloud} is shipped"),
+            },
         }
     }
 }
@@ -133,6 +154,9 @@ fn among<'a>(known: impl Iterator<Item = &'a str>, name: &str, date: &str) -> Kn
     if known.contains(&name) {
         Known::Yes
     } else {
-        Known::No(crate::file::nearest(name, &known).map(str::to_owned), date.to_owned())
+        Known::No(
+            crate::file::nearest(name, &known).map(str::to_owned),
+            date.to_owned(),
+        )
     }
 }

@@ -9,12 +9,14 @@
 pub mod address;
 pub mod catalogue;
 mod file;
+pub mod migrate;
 pub mod plan;
 pub mod render;
+pub mod verify;
 
 pub use file::{
-    CLUSTERS_MAX, Cloud, Cluster, Connect, Egress, FILE_BYTES_MAX, Features, GitOps, Identity, Mode, NodeGroup,
-    Platform, Pools, Problem, Refused, Tunnel, Version, Zones,
+    CLUSTERS_MAX, Cloud, Cluster, Connect, Egress, FILE_BYTES_MAX, Features, GitOps, Identity, Mode,
+    NodeGroup, Platform, Pools, Problem, Refused, Tunnel, Version, Zones,
 };
 
 #[cfg(test)]

@@ -52,28 +52,41 @@ pub(super) fn run(date: &str) -> Result<()> {
     let directory = root.join("target/providers");
     fs::create_dir_all(&directory)?;
     let types = fs::read_to_string(root.join(TYPES)).with_context(|| format!("cannot read {TYPES}"))?;
-    let types: Vec<&str> = types.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let types: Vec<&str> = types
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .collect();
     let mut sources = Vec::new();
     let mut lines = Vec::new();
     for (prefix, package) in NPM {
         let (version, unpacked) = npm(&directory, prefix, package)?;
         sources.push(format!("npm {package} {version}"));
-        for name in types.iter().filter(|name| name.trim_start_matches("data.").starts_with(&format!("{prefix}_"))) {
+        for name in types.iter().filter(|name| {
+            name.trim_start_matches("data.")
+                .starts_with(&format!("{prefix}_"))
+        }) {
             lines.extend(printed(name, &terraform(&unpacked, prefix, name)?));
         }
     }
     for (prefix, package) in PYPI {
         let (version, unpacked) = pypi(&directory, package)?;
         sources.push(format!("PyPI {package} {version}"));
-        for name in types.iter().filter(|name| name.starts_with(&format!("{prefix}:"))) {
+        for name in types
+            .iter()
+            .filter(|name| name.starts_with(&format!("{prefix}:")))
+        {
             lines.extend(printed(name, &python::find(&unpacked, prefix, name)?));
         }
     }
-    let mut text = String::from("# SPDX-License-Identifier: Apache-2.0\n# Names that the providers know, written by `./dev gen provider-names`.\n");
+    let mut text = String::from(
+        "# SPDX-License-Identifier: Apache-2.0\n# Names that the providers know, written by `./dev gen provider-names`.\n",
+    );
     for source in sources {
         text += &format!("# source: {source}\n");
     }
-    text += &format!("# date: {date}\n# form: type, `<` and its settings with those of blocks in braces, or `>` and its results\n");
+    text += &format!(
+        "# date: {date}\n# form: type, `<` and its settings with those of blocks in braces, or `>` and its results\n"
+    );
     lines.sort();
     for line in lines {
         text += &line;
@@ -85,7 +98,12 @@ pub(super) fn run(date: &str) -> Result<()> {
 }
 
 fn printed(name: &str, found: &Found) -> [String; 2] {
-    let results = found.results.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let results = found
+        .results
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ");
     [
         format!("{name} < {}", tree(&found.settings, &found.blocks, DEPTH_MAX)),
         format!("{name} > {results}"),
@@ -97,7 +115,13 @@ fn tree(fields: &Fields, blocks: &BTreeMap<String, Fields>, depth: usize) -> Str
     let one = |(name, kinds): (&String, &Vec<String>)| {
         let mut inner = Fields::new();
         for kind in kinds.iter().filter(|_| depth > 0) {
-            inner.extend(blocks.get(kind).into_iter().flatten().map(|(name, kinds)| (name.clone(), kinds.clone())));
+            inner.extend(
+                blocks
+                    .get(kind)
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, kinds)| (name.clone(), kinds.clone())),
+            );
         }
         if inner.is_empty() {
             name.clone()
@@ -112,16 +136,27 @@ fn tree(fields: &Fields, blocks: &BTreeMap<String, Fields>, depth: usize) -> Str
 fn npm(directory: &Path, prefix: &str, package: &str) -> Result<(String, PathBuf)> {
     let unpacked = directory.join(format!("npm-{prefix}"));
     if !unpacked.exists() {
-        let packed = run::output(Command::new("npm").args(["pack", "--silent", package]).current_dir(directory))?;
+        let packed = run::output(
+            Command::new("npm")
+                .args(["pack", "--silent", package])
+                .current_dir(directory),
+        )?;
         fs::create_dir_all(&unpacked)?;
         let archive = directory.join(packed.trim().lines().last().unwrap_or_default());
         let mut tar = Command::new("tar");
-        tar.arg("xzf").arg(&archive).arg("-C").arg(&unpacked).args(["--wildcards", "*.d.ts", "*/package.json"]);
+        tar.arg("xzf").arg(&archive).arg("-C").arg(&unpacked).args([
+            "--wildcards",
+            "*.d.ts",
+            "*/package.json",
+        ]);
         run::output(&mut tar)?;
     }
     let manifest = fs::read_to_string(unpacked.join("package/package.json"))?;
     let manifest: serde_json::Value = serde_json::from_str(&manifest)?;
-    let version = manifest["version"].as_str().context("the package has no version")?.to_owned();
+    let version = manifest["version"]
+        .as_str()
+        .context("the package has no version")?
+        .to_owned();
     Ok((version, unpacked.join("package/lib")))
 }
 
@@ -130,20 +165,33 @@ fn pypi(directory: &Path, package: &str) -> Result<(String, PathBuf)> {
     let unpacked = directory.join(&module);
     if !unpacked.exists() {
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"]).arg(directory).arg(package);
+        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+            .arg(directory)
+            .arg(package);
         run::output(&mut pip)?;
         let wheel = fs::read_dir(directory)?
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{module}-"))))
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{module}-")))
+            })
             .with_context(|| format!("no wheel of {package}"))?;
-        run::output(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
+        run::output(
+            Command::new("python3")
+                .args(["-m", "zipfile", "-e"])
+                .arg(&wheel)
+                .arg(&unpacked),
+        )?;
     }
     let info = fs::read_dir(&unpacked)?
         .filter_map(Result::ok)
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .find_map(|name| Some(name.strip_suffix(".dist-info")?.rsplit_once('-')?.1.to_owned()));
-    Ok((info.with_context(|| format!("{package} has no version"))?, unpacked.join(module)))
+    Ok((
+        info.with_context(|| format!("{package} has no version"))?,
+        unpacked.join(module),
+    ))
 }
 
 /// A Terraform type, from CDKTF's declarations. The names of settings are in the links of the comments.
@@ -153,8 +201,13 @@ fn terraform(library: &Path, prefix: &str, name: &str) -> Result<Found> {
         None => name[prefix.len() + 1..].replace('_', "-"),
     };
     let mut text = String::new();
-    declarations(&library.join(&folder), &mut text).with_context(|| format!("{name}: there is no such type"))?;
-    let mut found = Found { settings: Fields::new(), blocks: BTreeMap::new(), results: BTreeSet::new() };
+    declarations(&library.join(&folder), &mut text)
+        .with_context(|| format!("{name}: there is no such type"))?;
+    let mut found = Found {
+        settings: Fields::new(),
+        blocks: BTreeMap::new(),
+        results: BTreeSet::new(),
+    };
     let (mut block, mut is_root, mut in_class) = (String::new(), false, false);
     let mut pending = None;
     for line in text.lines() {
@@ -169,12 +222,20 @@ fn terraform(library: &Path, prefix: &str, name: &str) -> Result<Found> {
             let target = link.split(' ').next().unwrap_or_default();
             pending = target.rsplit_once('#').map(|(_, name)| name.to_owned());
         } else if let Some(rest) = line.trim().strip_prefix("readonly ") {
-            let (Some(name), false) = (pending.take(), block.is_empty()) else { continue };
+            let (Some(name), false) = (pending.take(), block.is_empty()) else {
+                continue;
+            };
             let kind = rest.split_once(": ").map_or("", |(_, kind)| kind);
-            let fields = if is_root { &mut found.settings } else { found.blocks.entry(block.clone()).or_default() };
+            let fields = if is_root {
+                &mut found.settings
+            } else {
+                found.blocks.entry(block.clone()).or_default()
+            };
             fields.insert(name, block_types(kind));
         } else if let (true, Some(rest)) = (in_class, line.trim().strip_prefix("get ")) {
-            found.results.insert(snake(rest.split('(').next().unwrap_or_default()));
+            found
+                .results
+                .insert(snake(rest.split('(').next().unwrap_or_default()));
         }
     }
     if found.settings.is_empty() {
@@ -186,11 +247,17 @@ fn terraform(library: &Path, prefix: &str, name: &str) -> Result<Found> {
 /// Names of types in `Name[] | cdktf.IResolvable;`.
 fn block_types(kind: &str) -> Vec<String> {
     let words = kind.split(|letter: char| !(letter.is_alphanumeric() || letter == '.'));
-    words.filter(|word| word.starts_with(|letter: char| letter.is_ascii_uppercase())).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with(|letter: char| letter.is_ascii_uppercase()))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn declarations(folder: &Path, text: &mut String) -> Result<()> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
     paths.sort();
     for path in paths {
         if path.is_dir() {

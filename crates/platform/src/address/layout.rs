@@ -114,8 +114,15 @@ pub(super) fn subnets(
     for (role, length, zone) in wanted {
         let cidr = (length <= 30).then(|| free.take(length)).flatten();
         let Some(cidr) = cidr.filter(|_| length <= longest(cluster.cloud)) else {
-            let reason = format!("{network} is too small for the subnets of {} zones", cluster.zones.count());
-            problems.add(format!("{path}.network"), reason, "take a larger one (a smaller number after the slash)");
+            let reason = format!(
+                "{network} is too small for the subnets of {} zones",
+                cluster.zones.count()
+            );
+            problems.add(
+                format!("{path}.network"),
+                reason,
+                "take a larger one (a smaller number after the slash)",
+            );
             return None;
         };
         found.push(Subnet {
@@ -152,7 +159,8 @@ pub(super) fn check(cluster: &Cluster, subnets: &[Subnet], needed: u64, path: &s
     if usable < needed {
         let length = network_prefix(cluster, needed);
         let reason = format!("its nodes' subnets hold {usable} addresses, and the groups may need {needed}");
-        let remedy = format!("take a /{length} or larger, lower the groups' max or podsPerNode, or use mode overlay");
+        let remedy =
+            format!("take a /{length} or larger, lower the groups' max or podsPerNode, or use mode overlay");
         problems.add(format!("{path}.network"), reason, remedy);
     }
 }

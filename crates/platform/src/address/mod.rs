@@ -66,7 +66,9 @@ pub struct ClusterAddresses {
 impl ClusterAddresses {
     /// Everything that must not overlap with anything else: network, pods, services.
     pub fn ranges(&self) -> impl Iterator<Item = Ipv4Net> {
-        [Some(self.network), self.pods, Some(self.services)].into_iter().flatten()
+        [Some(self.network), self.pods, Some(self.services)]
+            .into_iter()
+            .flatten()
     }
 
     /// The subnets of a role.
@@ -89,7 +91,13 @@ pub fn pods_of(cluster: &Cluster, group: &NodeGroup, catalogue: &Catalogue) -> O
         return catalogue.capacity(cluster, None)?.max_pods;
     }
     let of = |name: &String| catalogue.capacity(cluster, Some(name))?.max_pods;
-    group.instance_types.iter().map(of).collect::<Option<Vec<u32>>>()?.into_iter().min()
+    group
+        .instance_types
+        .iter()
+        .map(of)
+        .collect::<Option<Vec<u32>>>()?
+        .into_iter()
+        .min()
 }
 
 /// Plans all addresses.
@@ -107,7 +115,11 @@ pub fn plan(platform: &Platform, catalogue: &Catalogue) -> Result<Addresses, Ref
     if !problems.0.is_empty() {
         return Err(Refused { problems: problems.0 });
     }
-    let free = [("networks", &pools.networks), ("pods", &pools.pods), ("services", &pools.services)];
+    let free = [
+        ("networks", &pools.networks),
+        ("pods", &pools.pods),
+        ("services", &pools.services),
+    ];
     Ok(Addresses {
         clusters,
         free: free.map(|(name, pool)| (name, pool.addresses())).into(),
@@ -135,7 +147,11 @@ impl Pools {
         }
         for (index, cluster) in platform.clusters.iter().enumerate() {
             let path = |key: &str| format!("clusters[{index}].{key}");
-            let fixed = [("network", cluster.network), ("pods", cluster.pods), ("services", cluster.services)];
+            let fixed = [
+                ("network", cluster.network),
+                ("pods", cluster.pods),
+                ("services", cluster.services),
+            ];
             for (key, net) in fixed {
                 let Some(net) = net else { continue };
                 if cluster.cloud == Cloud::Machines && key == "network" && shares(&taken, net, platform) {
@@ -177,7 +193,11 @@ fn overlaps(taken: &mut [(Ipv4Net, String)], problems: &mut Problems) {
     for (index, entry) in sorted {
         open.retain(|(_, (net, _))| net.contains(&entry.0.network()));
         if let Some((other_index, other)) = open.last() {
-            let (first, second) = if *other_index < index { (*other, entry) } else { (entry, *other) };
+            let (first, second) = if *other_index < index {
+                (*other, entry)
+            } else {
+                (entry, *other)
+            };
             found.push((index.max(*other_index), first, second));
         }
         open.push((index, entry));
@@ -185,7 +205,11 @@ fn overlaps(taken: &mut [(Ipv4Net, String)], problems: &mut Problems) {
     found.sort_by_key(|(index, ..)| *index);
     for (_, (first, where_first), (second, where_second)) in found {
         let reason = format!("{second} overlaps {first} of {where_first}");
-        problems.add(where_second, reason, "choose another, or leave it out and let it be planned");
+        problems.add(
+            where_second,
+            reason,
+            "choose another, or leave it out and let it be planned",
+        );
     }
 }
 
@@ -199,9 +223,15 @@ fn one(
     let needed = needed(cluster, catalogue);
     let network = network(cluster, path, needed, pools, problems);
     let pods = pods(cluster, path, pools, problems);
-    let services = cluster
-        .services
-        .or_else(|| take(pools, Pool::Services, SERVICES_PREFIX, &format!("{path}.services"), problems));
+    let services = cluster.services.or_else(|| {
+        take(
+            pools,
+            Pool::Services,
+            SERVICES_PREFIX,
+            &format!("{path}.services"),
+            problems,
+        )
+    });
     let (network, services) = (network?, services?);
     if !cluster.pods_in_network() && pods.is_none() {
         return None;
@@ -215,7 +245,7 @@ fn one(
         pods,
         node_mask: pods.map(|_| cluster.node_mask),
         services,
-        dns: services.hosts().nth(9).unwrap_or(services.network()),
+        dns: services.hosts().nth(9).unwrap_or_else(|| services.network()),
         needed,
     })
 }
@@ -223,7 +253,11 @@ fn one(
 /// What the largest allowed number of nodes takes of the network.
 fn needed(cluster: &Cluster, catalogue: &Catalogue) -> u64 {
     let group = |group: &NodeGroup| -> u64 {
-        let each = group.instance_types.iter().map(|name| catalogue.addresses(cluster, name)).max();
+        let each = group
+            .instance_types
+            .iter()
+            .map(|name| catalogue.addresses(cluster, name))
+            .max();
         u64::from(group.max) * u64::from(each.unwrap_or(1))
     };
     cluster.node_groups.iter().map(group).sum()
@@ -245,10 +279,20 @@ fn network(
     };
     if cluster.cloud == Cloud::Aws && length < 16 {
         let reason = format!("{needed} addresses do not fit into one VPC, whose largest network is a /16");
-        problems.add(path, reason, "split the cluster, lower the groups' max or podsPerNode, or use mode overlay");
+        problems.add(
+            path,
+            reason,
+            "split the cluster, lower the groups' max or podsPerNode, or use mode overlay",
+        );
         return None;
     }
-    take(pools, Pool::Networks, length, &format!("{path}.network"), problems)
+    take(
+        pools,
+        Pool::Networks,
+        length,
+        &format!("{path}.network"),
+        problems,
+    )
 }
 
 fn pods(cluster: &Cluster, path: &str, pools: &mut Pools, problems: &mut Problems) -> Option<Ipv4Net> {
@@ -259,8 +303,16 @@ fn pods(cluster: &Cluster, path: &str, pools: &mut Pools, problems: &mut Problem
         return Some(net);
     }
     let Some(length) = pods_prefix(cluster.node_mask, cluster.nodes_max()) else {
-        let reason = format!("{} nodes with a /{} each are more than a /8", cluster.nodes_max(), cluster.node_mask);
-        problems.add(format!("{path}.pods"), reason, "take a longer nodeMask, or lower the groups' max");
+        let reason = format!(
+            "{} nodes with a /{} each are more than a /8",
+            cluster.nodes_max(),
+            cluster.node_mask
+        );
+        problems.add(
+            format!("{path}.pods"),
+            reason,
+            "take a longer nodeMask, or lower the groups' max",
+        );
         return None;
     };
     take(pools, Pool::Pods, length, &format!("{path}.pods"), problems)
@@ -286,9 +338,15 @@ fn take(pools: &mut Pools, which: Pool, length: u8, path: &str, problems: &mut P
             Some(net)
         }
         None => {
-            let left = pool.largest().map_or_else(|| "nothing".to_owned(), |largest| format!("a /{largest} at most"));
+            let left = pool
+                .largest()
+                .map_or_else(|| "nothing".to_owned(), |largest| format!("a /{largest} at most"));
             let reason = format!("a /{length} is needed, and pools.{name} has {left} left");
-            problems.add(path, reason, format!("add a network to pools.{name}, or fix one here"));
+            problems.add(
+                path,
+                reason,
+                format!("add a network to pools.{name}, or fix one here"),
+            );
             None
         }
     }

@@ -70,7 +70,10 @@ impl Free {
 
     /// How many addresses are free.
     pub(crate) fn addresses(&self) -> u64 {
-        self.blocks.iter().map(|block| 1_u64 << (32 - u32::from(block.1))).sum()
+        self.blocks
+            .iter()
+            .map(|block| 1_u64 << (32 - u32::from(block.1)))
+            .sum()
     }
 }
 

@@ -16,16 +16,29 @@ fn net(text: &str) -> Ipv4Net {
 
 /// Every pair of ranges that overlap, subnets within their network aside.
 fn overlapping(addresses: &Addresses) -> Vec<(Ipv4Net, Ipv4Net)> {
-    let mut all: Vec<Ipv4Net> = addresses.clusters.iter().flat_map(|cluster| cluster.ranges()).collect();
+    let mut all: Vec<Ipv4Net> = addresses
+        .clusters
+        .iter()
+        .flat_map(|cluster| cluster.ranges())
+        .collect();
     all.sort();
     let within = addresses.clusters.iter().flat_map(|cluster| {
         let mut subnets: Vec<Ipv4Net> = cluster.subnets.iter().map(|subnet| subnet.cidr).collect();
         subnets.sort();
-        let outside = subnets.iter().filter(|subnet| !cluster.network.contains(*subnet)).map(|subnet| (*subnet, cluster.network));
-        let pairs = subnets.windows(2).filter(|pair| pair[0].contains(&pair[1].network())).map(|pair| (pair[0], pair[1]));
+        let outside = subnets
+            .iter()
+            .filter(|subnet| !cluster.network.contains(*subnet))
+            .map(|subnet| (*subnet, cluster.network));
+        let pairs = subnets
+            .windows(2)
+            .filter(|pair| pair[0].contains(&pair[1].network()))
+            .map(|pair| (pair[0], pair[1]));
         outside.chain(pairs).collect::<Vec<_>>()
     });
-    let pairs = all.windows(2).filter(|pair| pair[0].contains(&pair[1].network())).map(|pair| (pair[0], pair[1]));
+    let pairs = all
+        .windows(2)
+        .filter(|pair| pair[0].contains(&pair[1].network()))
+        .map(|pair| (pair[0], pair[1]));
     pairs.chain(within).collect()
 }
 
@@ -60,7 +73,10 @@ fn three_hundred_clusters_in_three_regions_take_less_than_a_second() {
         "name: many\npools: {networks: [10.0.0.0/9], pods: [100.64.0.0/10], services: [10.128.0.0/9]}\n\
          defaults: {cloud: aws, kubernetes: '1.33', mode: overlay}\nclusters:\n",
     );
-    for (region, index) in regions.iter().flat_map(|region| (0..100).map(move |index| (region, index))) {
+    for (region, index) in regions
+        .iter()
+        .flat_map(|region| (0..100).map(move |index| (region, index)))
+    {
         text.push_str(&format!(
             "  - {{name: {region}-c{index}, region: {region}, nodeGroups: [{{name: w, instanceTypes: [m5.large], max: 30}}]}}\n"
         ));
@@ -128,16 +144,28 @@ fn a_pods_network_holds_a_range_for_each_node() {
 fn subnets_follow_the_zones() {
     let (_, addresses) = planned(&file(&[("eni", 60, 3)]));
     let cluster = &addresses.clusters[0];
-    let cut: Vec<String> =
-        cluster.subnets.iter().map(|subnet| format!("{:?} {:?} {}", subnet.role, subnet.zone, subnet.cidr)).collect();
+    let cut: Vec<String> = cluster
+        .subnets
+        .iter()
+        .map(|subnet| format!("{:?} {:?} {}", subnet.role, subnet.zone, subnet.cidr))
+        .collect();
     // 60 nodes × (27 pods + 3 interfaces), doubled, in three zones and a quarter for the rest; beside the reserved
     // network, so that what is large and free stays so.
     assert_eq!(cluster.needed, 1800);
-    assert_eq!(cut, [
-        "Nodes Some(0) 10.98.0.0/21", "Nodes Some(1) 10.98.8.0/21", "Nodes Some(2) 10.98.16.0/21",
-        "Public Some(0) 10.98.24.0/24", "Public Some(1) 10.98.25.0/24", "Public Some(2) 10.98.26.0/24",
-        "Transit Some(0) 10.98.27.0/28", "Transit Some(1) 10.98.27.16/28", "Transit Some(2) 10.98.27.32/28",
-    ]);
+    assert_eq!(
+        cut,
+        [
+            "Nodes Some(0) 10.98.0.0/21",
+            "Nodes Some(1) 10.98.8.0/21",
+            "Nodes Some(2) 10.98.16.0/21",
+            "Public Some(0) 10.98.24.0/24",
+            "Public Some(1) 10.98.25.0/24",
+            "Public Some(2) 10.98.26.0/24",
+            "Transit Some(0) 10.98.27.0/28",
+            "Transit Some(1) 10.98.27.16/28",
+            "Transit Some(2) 10.98.27.32/28",
+        ]
+    );
 }
 
 fn refused(text: &str) -> Vec<String> {
@@ -158,11 +186,14 @@ clusters:
   - {name: b, cloud: aws, region: eu-west-1, kubernetes: '1.33', mode: overlay, network: 10.0.64.0/18, pods: 10.2.0.0/16,
      services: 10.2.0.0/20, nodeGroups: [{name: w, instanceTypes: [m5.large], max: 9}]}
 ";
-    assert_eq!(refused(text), [
-        "clusters[0].pods: 10.1.128.0/17 overlaps 10.1.0.0/16 of reserved[0]; choose another, or leave it out and let it be planned",
-        "clusters[1].network: 10.0.64.0/18 overlaps 10.0.0.0/16 of clusters[0].network; choose another, or leave it out and let it be planned",
-        "clusters[1].services: 10.2.0.0/20 overlaps 10.2.0.0/16 of clusters[1].pods; choose another, or leave it out and let it be planned",
-    ]);
+    assert_eq!(
+        refused(text),
+        [
+            "clusters[0].pods: 10.1.128.0/17 overlaps 10.1.0.0/16 of reserved[0]; choose another, or leave it out and let it be planned",
+            "clusters[1].network: 10.0.64.0/18 overlaps 10.0.0.0/16 of clusters[0].network; choose another, or leave it out and let it be planned",
+            "clusters[1].services: 10.2.0.0/20 overlaps 10.2.0.0/16 of clusters[1].pods; choose another, or leave it out and let it be planned",
+        ]
+    );
 }
 
 #[test]
@@ -175,9 +206,12 @@ clusters:
      nodeGroups: [{name: w, instanceTypes: [m5.large], max: 60}]}
   - {name: b, cloud: aws, region: eu-west-1, kubernetes: '1.33', mode: overlay, nodeGroups: [{name: w, instanceTypes: [m5.large], max: 60}]}
 ";
-    assert_eq!(refused(text), [
-        "clusters[0].network: its nodes' subnets hold 369 addresses, and the groups may need 1800; take a /20 or larger, lower the groups' max or podsPerNode, or use mode overlay",
-        "clusters[1].pods: a /18 is needed, and pools.pods has a /22 at most left; add a network to pools.pods, or fix one here",
-        "clusters[1].services: a /20 is needed, and pools.services has nothing left; add a network to pools.services, or fix one here",
-    ]);
+    assert_eq!(
+        refused(text),
+        [
+            "clusters[0].network: its nodes' subnets hold 369 addresses, and the groups may need 1800; take a /20 or larger, lower the groups' max or podsPerNode, or use mode overlay",
+            "clusters[1].pods: a /18 is needed, and pools.pods has a /22 at most left; add a network to pools.pods, or fix one here",
+            "clusters[1].services: a /20 is needed, and pools.services has nothing left; add a network to pools.services, or fix one here",
+        ]
+    );
 }

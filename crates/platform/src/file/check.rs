@@ -26,9 +26,18 @@ pub(super) fn check(platform: &Platform, catalogue: &Catalogue, problems: &mut P
         label(&format!("{path}.name"), &cluster.name, problems);
         if let Some(other) = seen.insert(cluster.name.clone(), path.clone()) {
             let reason = format!("`{}` is the name of {other} too", cluster.name);
-            problems.add(format!("{path}.name"), reason, "give each cluster a name of its own");
+            problems.add(
+                format!("{path}.name"),
+                reason,
+                "give each cluster a name of its own",
+            );
         }
-        Of { path, cluster, problems }.check(catalogue);
+        Of {
+            path,
+            cluster,
+            problems,
+        }
+        .check(catalogue);
     }
     mesh(platform, problems);
     service_pools(platform, problems);
@@ -42,7 +51,11 @@ fn service_pools(platform: &Platform, problems: &mut Problems) {
     }
     for net in platform.pools.services.iter().filter(|net| !is_rfc1918(**net)) {
         let reason = format!("EKS takes services' networks of RFC 1918 only, and {net} is none");
-        problems.add("pools.services", reason, "take one within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+        problems.add(
+            "pools.services",
+            reason,
+            "take one within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        );
     }
 }
 
@@ -54,21 +67,41 @@ fn label(path: &str, name: &str, problems: &mut Problems) {
         && bytes.last().is_some_and(good)
         && bytes.iter().all(|byte| good(byte) || *byte == b'-');
     if !fits && !name.is_empty() {
-        let remedy = format!("use small letters, digits and '-', beginning with a letter, at most {NAME_MAX}");
-        problems.add(path, format!("`{name}` cannot be part of names in the clouds"), remedy);
+        let remedy =
+            format!("use small letters, digits and '-', beginning with a letter, at most {NAME_MAX}");
+        problems.add(
+            path,
+            format!("`{name}` cannot be part of names in the clouds"),
+            remedy,
+        );
     }
 }
 
 fn mesh(platform: &Platform, problems: &mut Problems) {
-    let of = |cloud| platform.clusters.iter().filter(|cluster| cluster.cloud == cloud).count();
+    let of = |cloud| {
+        platform
+            .clusters
+            .iter()
+            .filter(|cluster| cluster.cloud == cloud)
+            .count()
+    };
     match platform.mesh {
         Connect::TransitGateway if of(Cloud::Aws) < 2 => problems.add(
             "mesh",
             "a transit gateway joins VPCs of AWS, and there are not two",
             "use `peering`, or `none`",
         ),
-        Connect::Peering if [Cloud::Aws, Cloud::Azure, Cloud::Gcp].iter().all(|cloud| of(*cloud) < 2) => problems
-            .add("mesh", "a peering joins two networks of one cloud, and there are not two", "use `none`"),
+        Connect::Peering
+            if [Cloud::Aws, Cloud::Azure, Cloud::Gcp]
+                .iter()
+                .all(|cloud| of(*cloud) < 2) =>
+        {
+            problems.add(
+                "mesh",
+                "a peering joins two networks of one cloud, and there are not two",
+                "use `none`",
+            )
+        }
         Connect::None | Connect::Peering | Connect::TransitGateway => {}
     }
 }
@@ -99,7 +132,11 @@ impl Of<'_> {
             let key = format!("nodeGroups[{index}]");
             if names.insert(&group.name, ()).is_some() {
                 let reason = format!("`{}` is the name of two groups", group.name);
-                self.add(&format!("{key}.name"), reason, "give each group a name of its own");
+                self.add(
+                    &format!("{key}.name"),
+                    reason,
+                    "give each group a name of its own",
+                );
             }
             self.group(&key, group, catalogue);
         }
@@ -138,20 +175,38 @@ impl Of<'_> {
     }
 
     fn region(&mut self, catalogue: &Catalogue) {
-        let Cluster { cloud, ref region, .. } = *self.cluster;
+        let Cluster {
+            cloud, ref region, ..
+        } = *self.cluster;
         if let Known::No(near, date) = catalogue.region(cloud, region) {
             let remedy = near.map_or_else(
-                || "take one of those that there are; a newer one needs a newer version of this program".to_owned(),
+                || {
+                    "take one of those that there are; a newer one needs a newer version of this program"
+                        .to_owned()
+                },
                 |name| format!("did you mean `{name}`?"),
             );
-            self.add("region", format!("{cloud} has no region `{region}` in the data of {date}"), remedy);
+            self.add(
+                "region",
+                format!("{cloud} has no region `{region}` in the data of {date}"),
+                remedy,
+            );
         }
     }
 
     fn zones(&mut self) {
-        let Cluster { cloud, ref region, ref zones, .. } = *self.cluster;
+        let Cluster {
+            cloud,
+            ref region,
+            ref zones,
+            ..
+        } = *self.cluster;
         if cloud == Cloud::Aws && zones.count() < 2 {
-            self.add("zones", "EKS wants subnets in at least two availability zones", "give two or more");
+            self.add(
+                "zones",
+                "EKS wants subnets in at least two availability zones",
+                "give two or more",
+            );
         }
         let Zones::Named(names) = zones else { return };
         let mut seen = std::collections::BTreeSet::new();
@@ -168,7 +223,11 @@ impl Of<'_> {
                     Cloud::Azure | Cloud::Machines => "\"1\"".to_owned(),
                 };
                 let reason = format!("`{name}` is no zone of {region}");
-                self.add("zones", reason, format!("write names such as {example}, or only how many"));
+                self.add(
+                    "zones",
+                    reason,
+                    format!("write names such as {example}, or only how many"),
+                );
             }
             if !seen.insert(name) {
                 self.add("zones", format!("`{name}` is there twice"), "name each zone once");
@@ -198,11 +257,22 @@ impl Of<'_> {
             Cloud::Aws => 16..=28,
             Cloud::Azure | Cloud::Gcp | Cloud::Machines => 8..=28,
         };
-        let length = cluster.network.map(|net| net.prefix_len()).or(cluster.network_prefix);
+        let length = cluster
+            .network
+            .map(|net| net.prefix_len())
+            .or(cluster.network_prefix);
         if let Some(length) = length.filter(|length| !range.contains(length)) {
             let reason = format!("a network of {} cannot be a /{length}", cluster.cloud);
-            let key = if cluster.network.is_some() { "network" } else { "networkPrefix" };
-            self.add(key, reason, format!("take one between /{} and /{}", range.start(), range.end()));
+            let key = if cluster.network.is_some() {
+                "network"
+            } else {
+                "networkPrefix"
+            };
+            self.add(
+                key,
+                reason,
+                format!("take one between /{} and /{}", range.start(), range.end()),
+            );
         }
         if let (Some(net), Some(length)) = (cluster.network, cluster.network_prefix)
             && net.prefix_len() != length
@@ -215,7 +285,11 @@ impl Of<'_> {
             self.add("pods", reason, "remove it, and size the network instead");
         }
         if cluster.cloud == Cloud::Machines && cluster.network.is_none() {
-            self.add("network", "is missing: the machines have addresses already", "write the network they are in");
+            self.add(
+                "network",
+                "is missing: the machines have addresses already",
+                "write the network they are in",
+            );
         }
     }
 
@@ -230,12 +304,24 @@ impl Of<'_> {
             Cloud::Machines => (12, 28),
         };
         if !(shortest..=longest).contains(&services.prefix_len()) {
-            let reason = format!("{} takes no services' network of /{}", cluster.cloud, services.prefix_len());
-            self.add("services", reason, format!("take one between /{shortest} and /{longest}"));
+            let reason = format!(
+                "{} takes no services' network of /{}",
+                cluster.cloud,
+                services.prefix_len()
+            );
+            self.add(
+                "services",
+                reason,
+                format!("take one between /{shortest} and /{longest}"),
+            );
         }
         if cluster.cloud == Cloud::Aws && !is_rfc1918(services) {
             let reason = format!("EKS takes services' networks of RFC 1918 only, and {services} is none");
-            self.add("services", reason, "take one within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+            self.add(
+                "services",
+                reason,
+                "take one within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+            );
         }
     }
 
@@ -248,8 +334,13 @@ impl Of<'_> {
                 self.add("nodeMask", reason, "remove it");
             }
             Mode::Delegated if pods > AZURE_OVERLAY_PODS_MAX => {
-                let reason = format!("Azure CNI Overlay runs at most {AZURE_OVERLAY_PODS_MAX} pods on a node");
-                self.add("podsPerNode", reason, format!("take at most {AZURE_OVERLAY_PODS_MAX}"));
+                let reason =
+                    format!("Azure CNI Overlay runs at most {AZURE_OVERLAY_PODS_MAX} pods on a node");
+                self.add(
+                    "podsPerNode",
+                    reason,
+                    format!("take at most {AZURE_OVERLAY_PODS_MAX}"),
+                );
             }
             Mode::PodCidr if cluster.cloud == Cloud::Gcp => self.gke_per_node(pods),
             Mode::Overlay | Mode::PodCidr | Mode::Delegated => self.mask_holds(pods),
@@ -262,7 +353,8 @@ impl Of<'_> {
             let fit = bits.map_or(0, |bits| 1_u64 << bits);
             if fit < u64::from(cluster.nodes_max()) {
                 let (mask, nodes) = (cluster.node_mask, cluster.nodes_max());
-                let reason = format!("{net} holds {fit} nodes' /{mask}, and the groups may grow to {nodes} nodes");
+                let reason =
+                    format!("{net} holds {fit} nodes' /{mask}, and the groups may grow to {nodes} nodes");
                 let needed = crate::address::pods_prefix(mask, nodes);
                 let remedy = needed.map_or_else(
                     || "lower the groups' max".to_owned(),
@@ -282,7 +374,8 @@ impl Of<'_> {
         }
         let length = ::plan::capacity::gke_mask(pods);
         if length != self.cluster.node_mask {
-            let reason = format!("GKE derives it: for {pods} pods a node has a /{length}, twice the pods rounded up");
+            let reason =
+                format!("GKE derives it: for {pods} pods a node has a /{length}, twice the pods rounded up");
             self.add("nodeMask", reason, format!("write nodeMask: {length}"));
         }
     }
@@ -293,12 +386,22 @@ impl Of<'_> {
         let holds = (1_u32 << (32 - u32::from(mask))).saturating_sub(3);
         if holds < pods {
             let reason = format!("a node's /{mask} holds {holds} pods, and podsPerNode is {pods}");
-            self.add("nodeMask", reason, "take a shorter mask (a smaller number), or fewer pods");
+            self.add(
+                "nodeMask",
+                reason,
+                "take a shorter mask (a smaller number), or fewer pods",
+            );
         }
     }
 
     fn features(&mut self) {
-        let Cluster { cloud, mode, features, ref endpoint, .. } = *self.cluster;
+        let Cluster {
+            cloud,
+            mode,
+            features,
+            ref endpoint,
+            ..
+        } = *self.cluster;
         if features.bgp && cloud != Cloud::Machines {
             let reason = match (cloud, mode) {
                 (Cloud::Azure, Mode::Delegated) => "AKS with a delegated dataplane offers no BGP".to_owned(),
@@ -308,14 +411,22 @@ impl Of<'_> {
         }
         match (cloud, endpoint) {
             (Cloud::Machines, None) => {
-                self.add("endpoint", "is missing", "write the API's host and port, such as api.example.com:6443");
+                self.add(
+                    "endpoint",
+                    "is missing",
+                    "write the API's host and port, such as api.example.com:6443",
+                );
             }
             (Cloud::Machines, Some(endpoint)) if !is_endpoint(endpoint) => {
                 let reason = format!("`{endpoint}` is not a host and a port");
                 self.add("endpoint", reason, "write it such as api.example.com:6443");
             }
             (Cloud::Aws | Cloud::Azure | Cloud::Gcp, Some(_)) => {
-                self.add("endpoint", format!("{cloud} chooses the API's address"), "remove it");
+                self.add(
+                    "endpoint",
+                    format!("{cloud} chooses the API's address"),
+                    "remove it",
+                );
             }
             (_, _) => {}
         }
@@ -334,7 +445,11 @@ impl Of<'_> {
             (Cloud::Machines, _) => return,
             (_, []) => self.add(&types_key, "is missing", "name the instance type"),
             (Cloud::Azure | Cloud::Gcp, [_, _, ..]) => {
-                self.add(&types_key, format!("a node pool of {cloud} has one type"), "make a group for each type");
+                self.add(
+                    &types_key,
+                    format!("a node pool of {cloud} has one type"),
+                    "make a group for each type",
+                );
             }
             (_, _) => {}
         }
@@ -344,7 +459,11 @@ impl Of<'_> {
                     || "take one that exists".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                self.add(&types_key, format!("{cloud} has no machine type `{name}` in the data of {date}"), remedy);
+                self.add(
+                    &types_key,
+                    format!("{cloud} has no machine type `{name}` in the data of {date}"),
+                    remedy,
+                );
             }
         }
     }
@@ -352,7 +471,9 @@ impl Of<'_> {
 
 fn is_rfc1918(net: Ipv4Net) -> bool {
     let ranges = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)];
-    ranges.into_iter().any(|(first, length)| Ipv4Net::new(first.into(), length).is_ok_and(|range| range.contains(&net)))
+    ranges
+        .into_iter()
+        .any(|(first, length)| Ipv4Net::new(first.into(), length).is_ok_and(|range| range.contains(&net)))
 }
 
 fn is_endpoint(text: &str) -> bool {

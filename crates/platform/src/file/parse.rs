@@ -5,17 +5,35 @@ use serde_yaml_ng::{Mapping, Value};
 
 use super::read::{Problems, Section};
 use super::{
-    CLUSTERS_MAX, Cloud, Cluster, Connect, Egress, FILE_BYTES_MAX, Features, GitOps, Identity, Mode, NodeGroup,
-    Platform, Pools, Refused, Tunnel, Version, Zones, check,
+    CLUSTERS_MAX, Cloud, Cluster, Connect, Egress, FILE_BYTES_MAX, Features, GitOps, Identity, Mode,
+    NodeGroup, Platform, Pools, Refused, Tunnel, Version, Zones, check,
 };
 use crate::catalogue::Catalogue;
 
-const TOP: &[&str] = &["name", "pools", "reserved", "mesh", "gitops", "defaults", "clusters"];
+const TOP: &[&str] = &[
+    "name", "pools", "reserved", "mesh", "gitops", "defaults", "clusters",
+];
 const POOLS: &[&str] = &["networks", "pods", "services"];
 const GITOPS: &[&str] = &["repository", "revision", "chartRepository", "chartVersion"];
 const CLUSTER: &[&str] = &[
-    "name", "cloud", "region", "mode", "kubernetes", "zones", "network", "networkPrefix", "pods", "services",
-    "nodeMask", "podsPerNode", "private", "egress", "identity", "features", "nodeGroups", "endpoint",
+    "name",
+    "cloud",
+    "region",
+    "mode",
+    "kubernetes",
+    "zones",
+    "network",
+    "networkPrefix",
+    "pods",
+    "services",
+    "nodeMask",
+    "podsPerNode",
+    "private",
+    "egress",
+    "identity",
+    "features",
+    "nodeGroups",
+    "endpoint",
 ];
 /// What a name, a fixed network or an address of one cluster is, cannot be every cluster's.
 const OWN: &[&str] = &["name", "network", "pods", "services", "endpoint"];
@@ -52,7 +70,11 @@ fn parse(text: &str, problems: &mut Problems) -> Option<Platform> {
     let document: Value = match serde_yaml_ng::from_str(text) {
         Ok(document) => document,
         Err(error) => {
-            problems.add("", format!("this is not YAML: {error}"), "mend the line that is named");
+            problems.add(
+                "",
+                format!("this is not YAML: {error}"),
+                "mend the line that is named",
+            );
             return None;
         }
     };
@@ -85,8 +107,14 @@ fn gitops(top: &Section<'_>, problems: &mut Problems) -> Option<GitOps> {
     let section = Section::open(top.value("gitops"), "gitops", GITOPS, problems);
     Some(GitOps {
         repository: section.required("repository", "https://git.example.com/platform.git", problems)?,
-        revision: section.text("revision", problems).unwrap_or_else(|| "main".into()),
-        chart_repository: section.required("chartRepository", "oci://registry.example.com/charts", problems)?,
+        revision: section
+            .text("revision", problems)
+            .unwrap_or_else(|| "main".into()),
+        chart_repository: section.required(
+            "chartRepository",
+            "oci://registry.example.com/charts",
+            problems,
+        )?,
         chart_version: section.required("chartVersion", "0.1.0", problems)?,
     })
 }
@@ -95,13 +123,21 @@ fn clusters(top: &Section<'_>, defaults: Option<&Mapping>, problems: &mut Proble
     let items = match top.value("clusters") {
         Some(Value::Sequence(items)) if !items.is_empty() => items,
         _ => {
-            problems.add("clusters", "there is no cluster", "list at least one, beginning with `- name: …`");
+            problems.add(
+                "clusters",
+                "there is no cluster",
+                "list at least one, beginning with `- name: …`",
+            );
             return Vec::new();
         }
     };
     if items.len() > CLUSTERS_MAX {
         let reason = format!("{} clusters are too many", items.len());
-        problems.add("clusters", reason, format!("{CLUSTERS_MAX} are the limit: split the file"));
+        problems.add(
+            "clusters",
+            reason,
+            format!("{CLUSTERS_MAX} are the limit: split the file"),
+        );
         return Vec::new();
     }
     items
@@ -144,13 +180,17 @@ fn cluster(section: &Section<'_>, problems: &mut Problems) -> Option<Cluster> {
         network_prefix: prefix.and_then(|length| u8::try_from(length).ok()),
         pods,
         services,
-        node_mask: node_mask.and_then(|length| u8::try_from(length).ok()).unwrap_or(DEFAULT_NODE_MASK),
+        node_mask: node_mask
+            .and_then(|length| u8::try_from(length).ok())
+            .unwrap_or(DEFAULT_NODE_MASK),
         pods_per_node: section.number("podsPerNode", 8..=1000, problems),
         private: section.boolean("private", problems).unwrap_or(false),
         egress: section
             .choice("egress", Egress::WORDS, problems)
             .unwrap_or_else(|| usual_egress(cloud)),
-        identity: section.choice("identity", Identity::WORDS, problems).unwrap_or_default(),
+        identity: section
+            .choice("identity", Identity::WORDS, problems)
+            .unwrap_or_default(),
         features,
         node_groups,
         endpoint: section.text("endpoint", problems),
@@ -174,14 +214,23 @@ fn usual_egress(cloud: Option<Cloud>) -> Egress {
 
 fn version(section: &Section<'_>, problems: &mut Problems) -> Option<Version> {
     let text = section.required("kubernetes", "\"1.33\"", problems)?;
-    let parsed = text.trim_start_matches('v').split_once('.').and_then(|(major, minor)| {
-        let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
-        (major == 1).then_some(Version(major, minor))
-    });
+    let parsed = text
+        .trim_start_matches('v')
+        .split_once('.')
+        .and_then(|(major, minor)| {
+            let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
+            (major == 1).then_some(Version(major, minor))
+        });
     if parsed.is_none() {
-        let path = section.find("kubernetes").map_or_else(String::new, |(_, path)| path);
+        let path = section
+            .find("kubernetes")
+            .map_or_else(String::new, |(_, path)| path);
         let remedy = "write the minor version in quotes, such as \"1.33\"";
-        problems.add(path, format!("`{text}` is not a minor version of Kubernetes"), remedy);
+        problems.add(
+            path,
+            format!("`{text}` is not a minor version of Kubernetes"),
+            remedy,
+        );
     }
     parsed
 }
@@ -202,12 +251,16 @@ const DEFAULT_ZONES: u32 = 3;
 
 fn features(section: &Section<'_>, problems: &mut Problems) -> Features {
     let found = section.find("features");
-    let path = found.as_ref().map_or_else(|| section.at("features"), |(_, path)| path.clone());
+    let path = found
+        .as_ref()
+        .map_or_else(|| section.at("features"), |(_, path)| path.clone());
     let features = Section::open(found.map(|(value, _)| value), &path, FEATURES, problems);
     Features {
         kube_proxy_replacement: features.boolean("kubeProxyReplacement", problems).unwrap_or(true),
         hubble: features.boolean("hubble", problems).unwrap_or(true),
-        tunnel: features.choice("tunnel", Tunnel::WORDS, problems).unwrap_or_default(),
+        tunnel: features
+            .choice("tunnel", Tunnel::WORDS, problems)
+            .unwrap_or_default(),
         bgp: features.boolean("bgp", problems).unwrap_or(false),
     }
 }

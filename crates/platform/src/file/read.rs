@@ -58,13 +58,22 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// Opens a mapping. What is no mapping, or has keys that are not in `known`, is noted.
-    pub(crate) fn open(value: Option<&'a Value>, path: &str, known: &[&str], problems: &mut Problems) -> Self {
+    pub(crate) fn open(
+        value: Option<&'a Value>,
+        path: &str,
+        known: &[&str],
+        problems: &mut Problems,
+    ) -> Self {
         let map = match value {
             None | Some(Value::Null) => None,
             Some(Value::Mapping(map)) => Some(map),
             Some(other) => {
                 let reason = format!("{} is not a mapping of settings", kind(other));
-                problems.add(path, reason, format!("write settings such as `{}: …` below it", known[0]));
+                problems.add(
+                    path,
+                    reason,
+                    format!("write settings such as `{}: …` below it", known[0]),
+                );
                 None
             }
         };
@@ -87,7 +96,11 @@ impl<'a> Section<'a> {
 
     fn check_key(&self, key: &Value, known: &[&str], problems: &mut Problems) {
         let Value::String(name) = key else {
-            problems.add(&self.path, format!("{} is not a setting's name", kind(key)), "use a word");
+            problems.add(
+                &self.path,
+                format!("{} is not a setting's name", kind(key)),
+                "use a word",
+            );
             return;
         };
         if known.contains(&name.as_str()) {
@@ -130,7 +143,11 @@ impl<'a> Section<'a> {
         match scalar(value) {
             Some(text) => Some(text),
             None => {
-                problems.add(path, format!("{} is not a text", kind(value)), "write one word or a quoted text");
+                problems.add(
+                    path,
+                    format!("{} is not a text", kind(value)),
+                    "write one word or a quoted text",
+                );
                 None
             }
         }
@@ -139,7 +156,11 @@ impl<'a> Section<'a> {
     /// Text that has to be there.
     pub(crate) fn required(&self, key: &str, example: &str, problems: &mut Problems) -> Option<String> {
         if self.value(key).is_none() {
-            problems.add(self.at(key), "is missing", format!("set it, for example `{key}: {example}`"));
+            problems.add(
+                self.at(key),
+                "is missing",
+                format!("set it, for example `{key}: {example}`"),
+            );
         }
         self.text(key, problems)
     }
@@ -157,7 +178,8 @@ impl<'a> Section<'a> {
             return Some(*value);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        let hint = nearest(&text, &names).map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
+        let hint =
+            nearest(&text, &names).map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
         let path = self.find(key).map_or_else(|| self.at(key), |(_, path)| path);
         problems.add(
             path,
@@ -168,7 +190,12 @@ impl<'a> Section<'a> {
     }
 
     /// A number within a range.
-    pub(crate) fn number(&self, key: &str, range: RangeInclusive<u32>, problems: &mut Problems) -> Option<u32> {
+    pub(crate) fn number(
+        &self,
+        key: &str,
+        range: RangeInclusive<u32>,
+        problems: &mut Problems,
+    ) -> Option<u32> {
         let (value, path) = self.find(key)?;
         let number = scalar(value).and_then(|text| text.parse::<u32>().ok());
         match number.filter(|number| range.contains(number)) {
@@ -187,7 +214,11 @@ impl<'a> Section<'a> {
         match self.find(key)? {
             (Value::Bool(truth), _) => Some(*truth),
             (other, path) => {
-                problems.add(path, format!("{} is neither true nor false", kind(other)), "write true or false");
+                problems.add(
+                    path,
+                    format!("{} is neither true nor false", kind(other)),
+                    "write true or false",
+                );
                 None
             }
         }
@@ -237,7 +268,11 @@ fn network(value: &Value, path: &str, problems: &mut Problems) -> Option<Ipv4Net
     let text = scalar(value).unwrap_or_else(|| kind(value).to_owned());
     let Ok(net) = text.parse::<Ipv4Net>() else {
         let remedy = "write an IPv4 network such as 10.0.0.0/16";
-        problems.add(path, format!("`{text}` is not a network in CIDR notation"), remedy);
+        problems.add(
+            path,
+            format!("`{text}` is not a network in CIDR notation"),
+            remedy,
+        );
         return None;
     };
     if net.trunc() != net {
@@ -246,7 +281,11 @@ fn network(value: &Value, path: &str, problems: &mut Problems) -> Option<Ipv4Net
         return None;
     }
     if let Some(why) = unusable(net) {
-        problems.add(path, format!("`{text}` {why}"), "take private addresses (RFC 1918, or 100.64.0.0/10)");
+        problems.add(
+            path,
+            format!("`{text}` {why}"),
+            "take private addresses (RFC 1918, or 100.64.0.0/10)",
+        );
         return None;
     }
     Some(net)

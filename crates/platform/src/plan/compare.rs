@@ -96,7 +96,9 @@ const PROPERTIES: [Property; 8] = [
         |cluster| match cluster.egress {
             Egress::NatPerZone => "its own share",
             Egress::Nat if cluster.cloud == Cloud::Aws => "with the NAT's zone the way out of all zones",
-            Egress::Nat | Egress::Firewall | Egress::LoadBalancer => "what the cloud promises for its regional services",
+            Egress::Nat | Egress::Firewall | Egress::LoadBalancer => {
+                "what the cloud promises for its regional services"
+            }
             Egress::Existing => "what the machines' network makes of it; not known here",
         },
         "availability figures of one are not the other's",
@@ -108,10 +110,17 @@ pub(super) fn of(platform: &Platform) -> Vec<Difference> {
     for (property, value, therefore) in PROPERTIES {
         let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
         for cluster in &platform.clusters {
-            values.entry(value(cluster)).or_default().push(cluster.name.clone());
+            values
+                .entry(value(cluster))
+                .or_default()
+                .push(cluster.name.clone());
         }
         if values.len() > 1 {
-            differences.push(Difference { property, values, therefore });
+            differences.push(Difference {
+                property,
+                values,
+                therefore,
+            });
         }
     }
     differences

@@ -31,12 +31,13 @@ pub enum Cost {
 
 /// A month as clouds count it.
 const HOURS: f64 = 730.0;
-const WITHOUT: &str =
-    "control plane, disks, addresses, NAT, load balancers, firewalls, traffic between zones and out, discounts";
+const WITHOUT: &str = "control plane, disks, addresses, NAT, load balancers, firewalls, traffic between zones and out, discounts";
 
 pub(super) fn of(cluster: &Cluster, catalogue: &Catalogue) -> Cost {
     if cluster.cloud == Cloud::Machines {
-        return Cost::Unknown { reason: "the machines are there already".into() };
+        return Cost::Unknown {
+            reason: "the machines are there already".into(),
+        };
     }
     let (mut now, mut most, mut dates) = (0.0, 0.0, Vec::new());
     for group in &cluster.node_groups {
@@ -46,7 +47,11 @@ pub(super) fn of(cluster: &Cluster, catalogue: &Catalogue) -> Cost {
                 most += price * f64::from(group.max) * HOURS;
                 dates.push(date);
             }
-            Err(reason) => return Cost::Unknown { reason: format!("group {}: {reason}", group.name) },
+            Err(reason) => {
+                return Cost::Unknown {
+                    reason: format!("group {}: {reason}", group.name),
+                };
+            }
         }
     }
     let cents = |dollars: f64| (dollars * 100.0).round() / 100.0;

@@ -119,8 +119,11 @@ pub fn of(platform: &Platform, addresses: &Addresses, catalogue: &Catalogue) -> 
 }
 
 fn cluster_plan(cluster: &Cluster, addresses: &ClusterAddresses, catalogue: &Catalogue) -> ClusterPlan {
-    let groups: Vec<GroupPlan> =
-        cluster.node_groups.iter().map(|group| group_plan(cluster, group, catalogue)).collect();
+    let groups: Vec<GroupPlan> = cluster
+        .node_groups
+        .iter()
+        .map(|group| group_plan(cluster, group, catalogue))
+        .collect();
     let pods_max = groups
         .iter()
         .map(|group| Some(u64::from(group.pods?) * u64::from(group.nodes[2])))
@@ -142,25 +145,40 @@ fn group_plan(cluster: &Cluster, group: &NodeGroup, catalogue: &Catalogue) -> Gr
         [] => vec![None],
         types => types.iter().map(|name| Some(name.as_str())).collect(),
     };
-    let answers: Vec<_> = names.into_iter().map(|name| catalogue.capacity(cluster, name)).collect();
+    let answers: Vec<_> = names
+        .into_iter()
+        .map(|name| catalogue.capacity(cluster, name))
+        .collect();
     let fewest = |of: fn(&::plan::Capacity) -> Option<u32>| {
-        let each = answers.iter().map(|answer| answer.as_ref().and_then(of)).collect::<Option<Vec<u32>>>();
+        let each = answers
+            .iter()
+            .map(|answer| answer.as_ref().and_then(of))
+            .collect::<Option<Vec<u32>>>();
         each.and_then(|each| each.into_iter().min())
     };
-    let mut notes: Vec<String> = answers.iter().flatten().flat_map(|answer| answer.notes.clone()).collect();
+    let mut notes: Vec<String> = answers
+        .iter()
+        .flatten()
+        .flat_map(|answer| answer.notes.clone())
+        .collect();
     notes.dedup();
     if answers.iter().any(Option::is_none) {
         notes.push("a type is not known enough to say how many pods fit".into());
     }
     if group.instance_types.len() > 1 {
-        notes.push("of several types the one with the fewest pods counts: which one comes is not known before".into());
+        notes.push(
+            "of several types the one with the fewest pods counts: which one comes is not known before"
+                .into(),
+        );
     }
     GroupPlan {
         name: group.name.clone(),
         instance_types: group.instance_types.clone(),
         nodes: [group.min, group.desired, group.max],
         max_pods: fewest(|answer| answer.max_pods),
-        official_max_pods: answers.first().and_then(|answer| answer.as_ref()?.official_max_pods),
+        official_max_pods: answers
+            .first()
+            .and_then(|answer| answer.as_ref()?.official_max_pods),
         pods: fewest(|answer| answer.pods),
         notes,
     }
@@ -174,7 +192,10 @@ fn not_yet(cluster: &Cluster) -> Vec<String> {
         Mode::Delegated => ("native", "delegated-plugin"),
         Mode::PodCidr => ("native", "kubernetes"),
     };
-    let mut wanted = vec![("routingMode", routing.to_owned()), ("ipam.mode", ipam.to_owned())];
+    let mut wanted = vec![
+        ("routingMode", routing.to_owned()),
+        ("ipam.mode", ipam.to_owned()),
+    ];
     if cluster.mode == Mode::Overlay {
         let protocol = match cluster.features.tunnel {
             Tunnel::Vxlan => "vxlan",
@@ -187,10 +208,17 @@ fn not_yet(cluster: &Cluster) -> Vec<String> {
         ("hubble.enabled", cluster.features.hubble),
         ("bgpControlPlane.enabled", cluster.features.bgp),
     ];
-    wanted.extend(switches.iter().filter(|(_, on)| *on).map(|(key, _)| (*key, "true".to_owned())));
+    wanted.extend(
+        switches
+            .iter()
+            .filter(|(_, on)| *on)
+            .map(|(key, _)| (*key, "true".to_owned())),
+    );
     wanted
         .into_iter()
-        .filter(|(key, value)| api::config::Config::from_yaml(format!("{key}: {value}\n").as_bytes()).is_err())
+        .filter(|(key, value)| {
+            api::config::Config::from_yaml(format!("{key}: {value}\n").as_bytes()).is_err()
+        })
         .map(|(key, value)| format!("{key}: {value}"))
         .collect()
 }
@@ -203,15 +231,25 @@ fn unconnected(platform: &Platform) -> Vec<Unconnected> {
     for (index, left) in platform.clusters.iter().enumerate() {
         for right in &platform.clusters[index + 1..] {
             let reason = if left.cloud != right.cloud {
-                format!("between {} and {} it takes a VPN or a leased line, which is not rendered", left.cloud, right.cloud)
+                format!(
+                    "between {} and {} it takes a VPN or a leased line, which is not rendered",
+                    left.cloud, right.cloud
+                )
             } else if left.cloud == Cloud::Machines {
                 "the way between machines is theirs who own the network".to_owned()
             } else if platform.mesh == Connect::TransitGateway && left.cloud != Cloud::Aws {
-                format!("transit gateways are a thing of AWS, and both are on {}", left.cloud)
+                format!(
+                    "transit gateways are a thing of AWS, and both are on {}",
+                    left.cloud
+                )
             } else {
                 continue;
             };
-            pairs.push(Unconnected { left: left.name.clone(), right: right.name.clone(), reason });
+            pairs.push(Unconnected {
+                left: left.name.clone(),
+                right: right.name.clone(),
+                reason,
+            });
         }
     }
     pairs

@@ -32,6 +32,9 @@ pub enum Answer {
     Open,
 }
 
+/// Number, name, which clusters have it, how far it is dealt with, and how.
+type Candidate<'a> = (u8, &'static str, &'a dyn Fn(&Cluster) -> bool, Answer, String);
+
 pub(super) fn of(platform: &Platform) -> Vec<Trap> {
     let managed = |cluster: &Cluster| cluster.cloud != Cloud::Machines;
     let aws = |cluster: &Cluster| cluster.cloud == Cloud::Aws;
@@ -43,12 +46,14 @@ pub(super) fn of(platform: &Platform) -> Vec<Trap> {
     let cannot_remove = |cluster: &Cluster| matches!(cluster.cloud, Cloud::Azure | Cloud::Gcp);
     let mesh = match platform.mesh {
         Connect::None => "",
-        Connect::Peering => "the peerings, routes and rules of each pair are rendered, and no address is there twice",
+        Connect::Peering => {
+            "the peerings, routes and rules of each pair are rendered, and no address is there twice"
+        }
         Connect::TransitGateway => {
             "the gateways, attachments, routes and rules are rendered, and no address is there twice"
         }
     };
-    let candidates: [(u8, &'static str, &dyn Fn(&Cluster) -> bool, Answer, String); 13] = [
+    let candidates: [Candidate<'_>; 13] = [
         (1, "nobody at the cloud supports this network", &managed, Answer::Open,
             "`thalweg platform migrate --kind vpc-cni` has the way back for EKS; elsewhere it is a cluster with the cloud's own network".into()),
         (2, "a new node image brings a kernel that refuses a program", &all, Answer::Checked,
@@ -84,7 +89,13 @@ pub(super) fn of(platform: &Platform) -> Vec<Trap> {
                 .filter(|cluster| applies(cluster))
                 .map(|cluster| cluster.name.clone())
                 .collect();
-            (!clusters.is_empty()).then_some(Trap { number, name, clusters, answer, done })
+            (!clusters.is_empty()).then_some(Trap {
+                number,
+                name,
+                clusters,
+                answer,
+                done,
+            })
         })
         .collect()
 }

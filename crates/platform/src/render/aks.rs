@@ -23,11 +23,15 @@ const RULES_PRIORITY: u32 = 500;
 
 pub(crate) fn stack(context: &Context<'_>) -> Stack {
     let mut stack = Stack::new(&context.full_name(), &AZURERM, json!({"features": {}}));
-    stack.add("azurerm_resource_group", "this", json!({
-        "name": context.full_name(),
-        "location": context.cluster.region,
-        "tags": tags(context),
-    }));
+    stack.add(
+        "azurerm_resource_group",
+        "this",
+        json!({
+            "name": context.full_name(),
+            "location": context.cluster.region,
+            "tags": tags(context),
+        }),
+    );
     network(&mut stack, context);
     identity(&mut stack, context);
     match context.cluster.egress {
@@ -76,42 +80,73 @@ fn network(stack: &mut Stack, context: &Context<'_>) {
             Role::Firewall => ("firewall", "AzureFirewallSubnet"),
             Role::Nodes | Role::Public | Role::Transit | Role::ControlPlane => ("nodes", "nodes"),
         };
-        stack.add("azurerm_subnet", resource, json!({
-            "name": name,
-            "resource_group_name": of("azurerm_resource_group", "this", "name"),
-            "virtual_network_name": of("azurerm_virtual_network", "this", "name"),
-            "address_prefixes": [subnet.cidr.to_string()],
-        }));
+        stack.add(
+            "azurerm_subnet",
+            resource,
+            json!({
+                "name": name,
+                "resource_group_name": of("azurerm_resource_group", "this", "name"),
+                "virtual_network_name": of("azurerm_virtual_network", "this", "name"),
+                "address_prefixes": [subnet.cidr.to_string()],
+            }),
+        );
     }
 }
 
 fn identity(stack: &mut Stack, context: &Context<'_>) {
     let name = format!("{}-cluster", context.full_name());
-    stack.add("azurerm_user_assigned_identity", "cluster", placed(context, &name));
-    stack.add("azurerm_role_assignment", "network", json!({
-        "scope": of("azurerm_virtual_network", "this", "id"),
-        "role_definition_name": "Network Contributor",
-        "principal_id": of("azurerm_user_assigned_identity", "cluster", "principal_id"),
-    }));
+    stack.add(
+        "azurerm_user_assigned_identity",
+        "cluster",
+        placed(context, &name),
+    );
+    stack.add(
+        "azurerm_role_assignment",
+        "network",
+        json!({
+            "scope": of("azurerm_virtual_network", "this", "id"),
+            "role_definition_name": "Network Contributor",
+            "principal_id": of("azurerm_user_assigned_identity", "cluster", "principal_id"),
+        }),
+    );
 }
 
 fn public_ip(stack: &mut Stack, context: &Context<'_>, name: &str) {
     let settings = json!({"allocation_method": "Static", "sku": "Standard"});
-    stack.add("azurerm_public_ip", name, with(placed(context, &format!("{}-{name}", context.full_name())), settings));
+    stack.add(
+        "azurerm_public_ip",
+        name,
+        with(
+            placed(context, &format!("{}-{name}", context.full_name())),
+            settings,
+        ),
+    );
 }
 
 fn nat(stack: &mut Stack, context: &Context<'_>) {
     public_ip(stack, context, "nat");
     let gateway = placed(context, &format!("{}-nat", context.full_name()));
-    stack.add("azurerm_nat_gateway", "this", with(gateway, json!({"sku_name": "Standard"})));
-    stack.add("azurerm_nat_gateway_public_ip_association", "this", json!({
-        "nat_gateway_id": of("azurerm_nat_gateway", "this", "id"),
-        "public_ip_address_id": of("azurerm_public_ip", "nat", "id"),
-    }));
-    stack.add("azurerm_subnet_nat_gateway_association", "nodes", json!({
-        "subnet_id": of("azurerm_subnet", "nodes", "id"),
-        "nat_gateway_id": of("azurerm_nat_gateway", "this", "id"),
-    }));
+    stack.add(
+        "azurerm_nat_gateway",
+        "this",
+        with(gateway, json!({"sku_name": "Standard"})),
+    );
+    stack.add(
+        "azurerm_nat_gateway_public_ip_association",
+        "this",
+        json!({
+            "nat_gateway_id": of("azurerm_nat_gateway", "this", "id"),
+            "public_ip_address_id": of("azurerm_public_ip", "nat", "id"),
+        }),
+    );
+    stack.add(
+        "azurerm_subnet_nat_gateway_association",
+        "nodes",
+        json!({
+            "subnet_id": of("azurerm_subnet", "nodes", "id"),
+            "nat_gateway_id": of("azurerm_nat_gateway", "this", "id"),
+        }),
+    );
 }
 
 fn firewall(stack: &mut Stack, context: &Context<'_>) {
@@ -120,17 +155,28 @@ fn firewall(stack: &mut Stack, context: &Context<'_>) {
     let policy = with(placed(context, &full), json!({"sku": "Standard"}));
     stack.add("azurerm_firewall_policy", "this", policy);
     rules(stack, context);
-    stack.add("azurerm_firewall", "this", with(placed(context, &full), json!({
-        "sku_name": "AZFW_VNet",
-        "sku_tier": "Standard",
-        "firewall_policy_id": of("azurerm_firewall_policy", "this", "id"),
-        "ip_configuration": [{
-            "name": "first",
-            "subnet_id": of("azurerm_subnet", "firewall", "id"),
-            "public_ip_address_id": of("azurerm_public_ip", "firewall", "id"),
-        }],
-    })));
-    stack.add("azurerm_route_table", "nodes", placed(context, &format!("{full}-nodes")));
+    stack.add(
+        "azurerm_firewall",
+        "this",
+        with(
+            placed(context, &full),
+            json!({
+                "sku_name": "AZFW_VNet",
+                "sku_tier": "Standard",
+                "firewall_policy_id": of("azurerm_firewall_policy", "this", "id"),
+                "ip_configuration": [{
+                    "name": "first",
+                    "subnet_id": of("azurerm_subnet", "firewall", "id"),
+                    "public_ip_address_id": of("azurerm_public_ip", "firewall", "id"),
+                }],
+            }),
+        ),
+    );
+    stack.add(
+        "azurerm_route_table",
+        "nodes",
+        placed(context, &format!("{full}-nodes")),
+    );
     let route = |name: &str, prefix: &str, more: Value| {
         with(
             json!({
@@ -146,44 +192,60 @@ fn firewall(stack: &mut Stack, context: &Context<'_>) {
         "next_hop_type": "VirtualAppliance",
         "next_hop_in_ip_address": of("azurerm_firewall", "this", "ip_configuration[0].private_ip_address"),
     });
-    stack.add("azurerm_route", "default", route("default", "0.0.0.0/0", appliance));
-    stack.add("azurerm_subnet_route_table_association", "nodes", json!({
-        "subnet_id": of("azurerm_subnet", "nodes", "id"),
-        "route_table_id": of("azurerm_route_table", "nodes", "id"),
-    }));
+    stack.add(
+        "azurerm_route",
+        "default",
+        route("default", "0.0.0.0/0", appliance),
+    );
+    stack.add(
+        "azurerm_subnet_route_table_association",
+        "nodes",
+        json!({
+            "subnet_id": of("azurerm_subnet", "nodes", "id"),
+            "route_table_id": of("azurerm_route_table", "nodes", "id"),
+        }),
+    );
 }
 
 /// What AKS itself needs to reach: the tag covers its names, time is UDP.
 fn rules(stack: &mut Stack, context: &Context<'_>) {
-    let nodes = context.addresses.of_role(Role::Nodes).map(|subnet| subnet.cidr.to_string()).collect::<Vec<_>>();
-    stack.add("azurerm_firewall_policy_rule_collection_group", "aks", json!({
-        "name": "aks",
-        "firewall_policy_id": of("azurerm_firewall_policy", "this", "id"),
-        "priority": RULES_PRIORITY,
-        "application_rule_collection": [{
+    let nodes = context
+        .addresses
+        .of_role(Role::Nodes)
+        .map(|subnet| subnet.cidr.to_string())
+        .collect::<Vec<_>>();
+    stack.add(
+        "azurerm_firewall_policy_rule_collection_group",
+        "aks",
+        json!({
             "name": "aks",
+            "firewall_policy_id": of("azurerm_firewall_policy", "this", "id"),
             "priority": RULES_PRIORITY,
-            "action": "Allow",
-            "rule": [{
+            "application_rule_collection": [{
                 "name": "aks",
-                "source_addresses": nodes,
-                "destination_fqdn_tags": ["AzureKubernetesService"],
-                "protocols": [{"type": "Https", "port": 443}, {"type": "Http", "port": 80}],
+                "priority": RULES_PRIORITY,
+                "action": "Allow",
+                "rule": [{
+                    "name": "aks",
+                    "source_addresses": nodes,
+                    "destination_fqdn_tags": ["AzureKubernetesService"],
+                    "protocols": [{"type": "Https", "port": 443}, {"type": "Http", "port": 80}],
+                }],
             }],
-        }],
-        "network_rule_collection": [{
-            "name": "time",
-            "priority": RULES_PRIORITY + 100,
-            "action": "Allow",
-            "rule": [{
-                "name": "ntp",
-                "protocols": ["UDP"],
-                "source_addresses": nodes,
-                "destination_addresses": ["*"],
-                "destination_ports": ["123"],
+            "network_rule_collection": [{
+                "name": "time",
+                "priority": RULES_PRIORITY + 100,
+                "action": "Allow",
+                "rule": [{
+                    "name": "ntp",
+                    "protocols": ["UDP"],
+                    "source_addresses": nodes,
+                    "destination_addresses": ["*"],
+                    "destination_ports": ["123"],
+                }],
             }],
-        }],
-    }));
+        }),
+    );
 }
 
 pub(crate) fn outbound(egress: Egress) -> &'static str {
@@ -202,7 +264,8 @@ fn zones(cluster: &Cluster) -> Value {
 }
 
 fn pods(context: &Context<'_>, group: &NodeGroup) -> u32 {
-    crate::address::pods_of(context.cluster, group, context.catalogue).unwrap_or(crate::address::PODS_PER_NODE)
+    crate::address::pods_of(context.cluster, group, context.catalogue)
+        .unwrap_or(crate::address::PODS_PER_NODE)
 }
 
 /// The settings that the first pool and the others have in common.
@@ -222,7 +285,9 @@ fn pool_settings(context: &Context<'_>, group: &NodeGroup) -> Value {
 
 fn control_plane(stack: &mut Stack, context: &Context<'_>) {
     let cluster = context.cluster;
-    let Some(first) = cluster.node_groups.first() else { return };
+    let Some(first) = cluster.node_groups.first() else {
+        return;
+    };
     let mut profile = json!({
         "service_cidr": context.addresses.services.to_string(),
         "dns_service_ip": context.addresses.dns.to_string(),
@@ -236,16 +301,19 @@ fn control_plane(stack: &mut Stack, context: &Context<'_>) {
     } else {
         profile["network_plugin"] = json!("none");
     }
-    let settings = with(placed(context, &context.full_name()), json!({
-        "dns_prefix": context.full_name(),
-        "kubernetes_version": cluster.kubernetes.to_string(),
-        "private_cluster_enabled": cluster.private,
-        "identity": {"type": "UserAssigned", "identity_ids": [of("azurerm_user_assigned_identity", "cluster", "id")]},
-        "oidc_issuer_enabled": true,
-        "workload_identity_enabled": true,
-        "network_profile": profile,
-        "default_node_pool": pool_settings(context, first),
-    }));
+    let settings = with(
+        placed(context, &context.full_name()),
+        json!({
+            "dns_prefix": context.full_name(),
+            "kubernetes_version": cluster.kubernetes.to_string(),
+            "private_cluster_enabled": cluster.private,
+            "identity": {"type": "UserAssigned", "identity_ids": [of("azurerm_user_assigned_identity", "cluster", "id")]},
+            "oidc_issuer_enabled": true,
+            "workload_identity_enabled": true,
+            "network_profile": profile,
+            "default_node_pool": pool_settings(context, first),
+        }),
+    );
     let mut after = vec!["azurerm_role_assignment.network".to_owned()];
     match cluster.egress {
         Egress::Firewall => after.extend([
@@ -263,14 +331,21 @@ fn control_plane(stack: &mut Stack, context: &Context<'_>) {
 }
 
 fn pool(stack: &mut Stack, context: &Context<'_>, group: &NodeGroup) {
-    let mut settings = with(pool_settings(context, group), json!({
-        "kubernetes_cluster_id": of("azurerm_kubernetes_cluster", "this", "id"),
-        "mode": "User",
-        "tags": tags(context),
-    }));
+    let mut settings = with(
+        pool_settings(context, group),
+        json!({
+            "kubernetes_cluster_id": of("azurerm_kubernetes_cluster", "this", "id"),
+            "mode": "User",
+            "tags": tags(context),
+        }),
+    );
     if group.spot {
         settings["priority"] = json!("Spot");
         settings["eviction_policy"] = json!("Delete");
     }
-    stack.add("azurerm_kubernetes_cluster_node_pool", group.name.clone(), settings);
+    stack.add(
+        "azurerm_kubernetes_cluster_node_pool",
+        group.name.clone(),
+        settings,
+    );
 }

@@ -18,7 +18,10 @@ struct Project<'a> {
 }
 
 pub(crate) fn project(context: &Context<'_>) -> Value {
-    let mut project = Project { context, resources: Map::new() };
+    let mut project = Project {
+        context,
+        resources: Map::new(),
+    };
     project.base();
     match context.cluster.egress {
         Egress::Firewall => project.firewall(),
@@ -59,12 +62,20 @@ impl Project<'_> {
 
     fn base(&mut self) {
         let (full, tags) = (self.context.full_name(), self.tags());
-        self.add("group", "resources:ResourceGroup", json!({"resourceGroupName": full, "tags": tags}));
-        self.add("network", "network:VirtualNetwork", json!({
-            "virtualNetworkName": full,
-            "addressSpace": {"addressPrefixes": [self.context.addresses.network.to_string()]},
-            "tags": tags,
-        }));
+        self.add(
+            "group",
+            "resources:ResourceGroup",
+            json!({"resourceGroupName": full, "tags": tags}),
+        );
+        self.add(
+            "network",
+            "network:VirtualNetwork",
+            json!({
+                "virtualNetworkName": full,
+                "addressSpace": {"addressPrefixes": [self.context.addresses.network.to_string()]},
+                "tags": tags,
+            }),
+        );
         for subnet in &self.context.addresses.subnets {
             self.subnet(subnet.role, &subnet.cidr.to_string());
         }
@@ -102,23 +113,31 @@ impl Project<'_> {
 
     fn public_ip(&mut self, name: &str) {
         let (full, tags) = (self.context.full_name(), self.tags());
-        self.add(&format!("{name}Address"), "network:PublicIPAddress", json!({
-            "publicIpAddressName": format!("{full}-{name}"),
-            "publicIPAllocationMethod": "Static",
-            "sku": {"name": "Standard"},
-            "tags": tags,
-        }));
+        self.add(
+            &format!("{name}Address"),
+            "network:PublicIPAddress",
+            json!({
+                "publicIpAddressName": format!("{full}-{name}"),
+                "publicIPAllocationMethod": "Static",
+                "sku": {"name": "Standard"},
+                "tags": tags,
+            }),
+        );
     }
 
     fn nat(&mut self) {
         self.public_ip("nat");
         let (full, tags) = (self.context.full_name(), self.tags());
-        self.add("nat", "network:NatGateway", json!({
-            "natGatewayName": format!("{full}-nat"),
-            "sku": {"name": "Standard"},
-            "publicIpAddresses": [{"id": "${natAddress.id}"}],
-            "tags": tags,
-        }));
+        self.add(
+            "nat",
+            "network:NatGateway",
+            json!({
+                "natGatewayName": format!("{full}-nat"),
+                "sku": {"name": "Standard"},
+                "publicIpAddresses": [{"id": "${natAddress.id}"}],
+                "tags": tags,
+            }),
+        );
     }
 
     fn firewall(&mut self) {
@@ -127,30 +146,46 @@ impl Project<'_> {
         let policy = json!({"firewallPolicyName": full, "sku": {"tier": "Standard"}, "tags": tags});
         self.add("firewallPolicy", "network:FirewallPolicy", policy);
         self.rules();
-        self.add("firewall", "network:AzureFirewall", json!({
-            "azureFirewallName": full,
-            "sku": {"name": "AZFW_VNet", "tier": "Standard"},
-            "firewallPolicy": {"id": "${firewallPolicy.id}"},
-            "ipConfigurations": [{
-                "name": "first",
-                "subnet": {"id": "${firewallSubnet.id}"},
-                "publicIPAddress": {"id": "${firewallAddress.id}"},
-            }],
-            "tags": tags,
-        }));
-        self.add("routes", "network:RouteTable", json!({"routeTableName": format!("{full}-nodes"), "tags": tags}));
-        self.add("defaultRoute", "network:Route", json!({
-            "routeTableName": "${routes.name}",
-            "routeName": "default",
-            "addressPrefix": "0.0.0.0/0",
-            "nextHopType": "VirtualAppliance",
-            "nextHopIpAddress": "${firewall.ipConfigurations[0].privateIPAddress}",
-        }));
+        self.add(
+            "firewall",
+            "network:AzureFirewall",
+            json!({
+                "azureFirewallName": full,
+                "sku": {"name": "AZFW_VNet", "tier": "Standard"},
+                "firewallPolicy": {"id": "${firewallPolicy.id}"},
+                "ipConfigurations": [{
+                    "name": "first",
+                    "subnet": {"id": "${firewallSubnet.id}"},
+                    "publicIPAddress": {"id": "${firewallAddress.id}"},
+                }],
+                "tags": tags,
+            }),
+        );
+        self.add(
+            "routes",
+            "network:RouteTable",
+            json!({"routeTableName": format!("{full}-nodes"), "tags": tags}),
+        );
+        self.add(
+            "defaultRoute",
+            "network:Route",
+            json!({
+                "routeTableName": "${routes.name}",
+                "routeName": "default",
+                "addressPrefix": "0.0.0.0/0",
+                "nextHopType": "VirtualAppliance",
+                "nextHopIpAddress": "${firewall.ipConfigurations[0].privateIPAddress}",
+            }),
+        );
     }
 
     fn rules(&mut self) {
-        let nodes: Vec<String> =
-            self.context.addresses.of_role(Role::Nodes).map(|subnet| subnet.cidr.to_string()).collect();
+        let nodes: Vec<String> = self
+            .context
+            .addresses
+            .of_role(Role::Nodes)
+            .map(|subnet| subnet.cidr.to_string())
+            .collect();
         let collection = |name: &str, priority: u32, rule: Value| {
             json!({
                 "ruleCollectionType": "FirewallPolicyFilterRuleCollection",
@@ -175,15 +210,19 @@ impl Project<'_> {
             "destinationAddresses": ["*"],
             "destinationPorts": ["123"],
         });
-        self.add("firewallRules", "network:FirewallPolicyRuleCollectionGroup", json!({
-            "firewallPolicyName": "${firewallPolicy.name}",
-            "ruleCollectionGroupName": "aks",
-            "priority": RULES_PRIORITY,
-            "ruleCollections": [
-                collection("aks", RULES_PRIORITY, names),
-                collection("time", RULES_PRIORITY + 100, time),
-            ],
-        }));
+        self.add(
+            "firewallRules",
+            "network:FirewallPolicyRuleCollectionGroup",
+            json!({
+                "firewallPolicyName": "${firewallPolicy.name}",
+                "ruleCollectionGroupName": "aks",
+                "priority": RULES_PRIORITY,
+                "ruleCollections": [
+                    collection("aks", RULES_PRIORITY, names),
+                    collection("time", RULES_PRIORITY + 100, time),
+                ],
+            }),
+        );
     }
 
     fn pool(&self, group: &NodeGroup) -> Value {
@@ -209,7 +248,9 @@ impl Project<'_> {
     fn cluster(&mut self) {
         let context = self.context;
         let cluster = context.cluster;
-        let Some(first) = cluster.node_groups.first() else { return };
+        let Some(first) = cluster.node_groups.first() else {
+            return;
+        };
         let mut pool = self.pool(first);
         pool["name"] = json!(first.name);
         pool["mode"] = json!("System");
@@ -239,8 +280,11 @@ impl Project<'_> {
             "tags": self.tags(),
         });
         let firewall = cluster.egress == Egress::Firewall;
-        let after: &[&str] =
-            if firewall { &["networkRole", "defaultRoute", "firewallRules"] } else { &["networkRole"] };
+        let after: &[&str] = if firewall {
+            &["networkRole", "defaultRoute", "firewallRules"]
+        } else {
+            &["networkRole"]
+        };
         self.add_after("cluster", "containerservice:ManagedCluster", properties, after);
         for group in cluster.node_groups.iter().skip(1) {
             let mut properties = self.pool(group);
@@ -251,7 +295,11 @@ impl Project<'_> {
                 properties["scaleSetPriority"] = json!("Spot");
                 properties["scaleSetEvictionPolicy"] = json!("Delete");
             }
-            self.add(&format!("pool{}", group.name), "containerservice:AgentPool", properties);
+            self.add(
+                &format!("pool{}", group.name),
+                "containerservice:AgentPool",
+                properties,
+            );
         }
     }
 }

@@ -18,15 +18,27 @@ pub(crate) static AWS: Provider = Provider {
     tokens: &[
         ("aws_ec2_subnet_cidr_reservation", "aws:ec2:SubnetCidrReservation"),
         ("aws_ec2_transit_gateway", "aws:ec2transitgateway:TransitGateway"),
-        ("aws_ec2_transit_gateway_peering_attachment", "aws:ec2transitgateway:PeeringAttachment"),
-        ("aws_ec2_transit_gateway_peering_attachment_accepter", "aws:ec2transitgateway:PeeringAttachmentAccepter"),
+        (
+            "aws_ec2_transit_gateway_peering_attachment",
+            "aws:ec2transitgateway:PeeringAttachment",
+        ),
+        (
+            "aws_ec2_transit_gateway_peering_attachment_accepter",
+            "aws:ec2transitgateway:PeeringAttachmentAccepter",
+        ),
         ("aws_ec2_transit_gateway_route", "aws:ec2transitgateway:Route"),
-        ("aws_ec2_transit_gateway_vpc_attachment", "aws:ec2transitgateway:VpcAttachment"),
+        (
+            "aws_ec2_transit_gateway_vpc_attachment",
+            "aws:ec2transitgateway:VpcAttachment",
+        ),
         ("aws_eip", "aws:ec2:Eip"),
         ("aws_eks_addon", "aws:eks:Addon"),
         ("aws_eks_cluster", "aws:eks:Cluster"),
         ("aws_eks_node_group", "aws:eks:NodeGroup"),
-        ("aws_eks_pod_identity_association", "aws:eks:PodIdentityAssociation"),
+        (
+            "aws_eks_pod_identity_association",
+            "aws:eks:PodIdentityAssociation",
+        ),
         ("aws_iam_openid_connect_provider", "aws:iam:OpenIdConnectProvider"),
         ("aws_iam_role", "aws:iam:Role"),
         ("aws_iam_role_policy", "aws:iam:RolePolicy"),
@@ -40,8 +52,14 @@ pub(crate) static AWS: Provider = Provider {
         ("aws_subnet", "aws:ec2:Subnet"),
         ("aws_vpc", "aws:ec2:Vpc"),
         ("aws_vpc_peering_connection", "aws:ec2:VpcPeeringConnection"),
-        ("aws_vpc_peering_connection_accepter", "aws:ec2:VpcPeeringConnectionAccepter"),
-        ("aws_vpc_security_group_ingress_rule", "aws:vpc:SecurityGroupIngressRule"),
+        (
+            "aws_vpc_peering_connection_accepter",
+            "aws:ec2:VpcPeeringConnectionAccepter",
+        ),
+        (
+            "aws_vpc_security_group_ingress_rule",
+            "aws:vpc:SecurityGroupIngressRule",
+        ),
         ("data.aws_availability_zones", "aws:index:getAvailabilityZones"),
         ("data.aws_eks_cluster", "aws:eks:getCluster"),
         ("data.aws_route_table", "aws:ec2:getRouteTable"),
@@ -103,19 +121,31 @@ fn role_tags(context: &Context<'_>, part: &str, role: &str) -> Value {
 
 fn network(stack: &mut Stack, context: &Context<'_>) {
     let addresses = context.addresses;
-    stack.add("aws_vpc", "this", json!({
-        "cidr_block": addresses.network.to_string(),
-        "enable_dns_hostnames": true,
-        "enable_dns_support": true,
-        "tags": tags(context, "vpc"),
-    }));
+    stack.add(
+        "aws_vpc",
+        "this",
+        json!({
+            "cidr_block": addresses.network.to_string(),
+            "enable_dns_hostnames": true,
+            "enable_dns_support": true,
+            "tags": tags(context, "vpc"),
+        }),
+    );
     if addresses.subnets.iter().any(|subnet| subnet.zone_name.is_none()) {
-        stack.query("aws_availability_zones", "available", json!({"state": "available"}));
+        stack.query(
+            "aws_availability_zones",
+            "available",
+            json!({"state": "available"}),
+        );
     }
-    stack.add("aws_internet_gateway", "this", json!({
-        "vpc_id": of("aws_vpc", "this", "id"),
-        "tags": tags(context, "internet"),
-    }));
+    stack.add(
+        "aws_internet_gateway",
+        "this",
+        json!({
+            "vpc_id": of("aws_vpc", "this", "id"),
+            "tags": tags(context, "internet"),
+        }),
+    );
     for subnet in &addresses.subnets {
         add_subnet(stack, context, subnet);
     }
@@ -137,7 +167,10 @@ fn subnet_name(subnet: &Subnet) -> String {
 fn add_subnet(stack: &mut Stack, context: &Context<'_>, subnet: &Subnet) {
     let name = subnet_name(subnet);
     let zone = subnet.zone_name.clone().unwrap_or_else(|| {
-        format!("${{data.aws_availability_zones.available.names[{}]}}", subnet.zone.unwrap_or(0))
+        format!(
+            "${{data.aws_availability_zones.available.names[{}]}}",
+            subnet.zone.unwrap_or(0)
+        )
     });
     let mut tags = role_tags(context, &name, &name);
     match subnet.role {
@@ -145,36 +178,52 @@ fn add_subnet(stack: &mut Stack, context: &Context<'_>, subnet: &Subnet) {
         Role::Nodes => tags["kubernetes.io/role/internal-elb"] = json!("1"),
         Role::Transit | Role::Firewall | Role::ControlPlane => {}
     }
-    stack.add("aws_subnet", name.clone(), json!({
-        "vpc_id": of("aws_vpc", "this", "id"),
-        "cidr_block": subnet.cidr.to_string(),
-        "availability_zone": zone,
-        "map_public_ip_on_launch": false,
-        "tags": tags,
-    }));
+    stack.add(
+        "aws_subnet",
+        name.clone(),
+        json!({
+            "vpc_id": of("aws_vpc", "this", "id"),
+            "cidr_block": subnet.cidr.to_string(),
+            "availability_zone": zone,
+            "map_public_ip_on_launch": false,
+            "tags": tags,
+        }),
+    );
     if context.cluster.mode == Mode::EniPrefix
         && subnet.role == Role::Nodes
         && let Ok(mut halves) = subnet.cidr.subnets(subnet.cidr.prefix_len() + 1)
         && let Some(upper) = halves.nth(1)
     {
         // Single addresses that are scattered over a subnet leave no aligned /28 free; a reservation keeps them out.
-        stack.add("aws_ec2_subnet_cidr_reservation", name.clone(), json!({
-            "subnet_id": of("aws_subnet", &name, "id"),
-            "cidr_block": upper.to_string(),
-            "reservation_type": "prefix",
-            "description": "/28 prefixes of pods",
-        }));
+        stack.add(
+            "aws_ec2_subnet_cidr_reservation",
+            name.clone(),
+            json!({
+                "subnet_id": of("aws_subnet", &name, "id"),
+                "cidr_block": upper.to_string(),
+                "reservation_type": "prefix",
+                "description": "/28 prefixes of pods",
+            }),
+        );
     }
 }
 
 fn routes(stack: &mut Stack, context: &Context<'_>) {
     let vpc = of("aws_vpc", "this", "id");
-    stack.add("aws_route_table", "public", json!({"vpc_id": vpc, "tags": role_tags(context, "public", "public")}));
-    stack.add("aws_route", "public-default", json!({
-        "route_table_id": of("aws_route_table", "public", "id"),
-        "destination_cidr_block": "0.0.0.0/0",
-        "gateway_id": of("aws_internet_gateway", "this", "id"),
-    }));
+    stack.add(
+        "aws_route_table",
+        "public",
+        json!({"vpc_id": vpc, "tags": role_tags(context, "public", "public")}),
+    );
+    stack.add(
+        "aws_route",
+        "public-default",
+        json!({
+            "route_table_id": of("aws_route_table", "public", "id"),
+            "destination_cidr_block": "0.0.0.0/0",
+            "gateway_id": of("aws_internet_gateway", "this", "id"),
+        }),
+    );
     let per_zone = context.cluster.egress == Egress::NatPerZone;
     for subnet in &context.addresses.subnets {
         let (name, zone) = (subnet_name(subnet), subnet.zone.unwrap_or(0));
@@ -188,12 +237,20 @@ fn routes(stack: &mut Stack, context: &Context<'_>) {
             Role::Nodes => {
                 let gateway = format!("zone-{}", if per_zone { zone } else { 0 });
                 let tags = role_tags(context, &name, &name);
-                stack.add("aws_route_table", name.clone(), json!({"vpc_id": vpc, "tags": tags}));
-                stack.add("aws_route", format!("{name}-default"), json!({
-                    "route_table_id": of("aws_route_table", &name, "id"),
-                    "destination_cidr_block": "0.0.0.0/0",
-                    "nat_gateway_id": of("aws_nat_gateway", &gateway, "id"),
-                }));
+                stack.add(
+                    "aws_route_table",
+                    name.clone(),
+                    json!({"vpc_id": vpc, "tags": tags}),
+                );
+                stack.add(
+                    "aws_route",
+                    format!("{name}-default"),
+                    json!({
+                        "route_table_id": of("aws_route_table", &name, "id"),
+                        "destination_cidr_block": "0.0.0.0/0",
+                        "nat_gateway_id": of("aws_nat_gateway", &gateway, "id"),
+                    }),
+                );
                 associate(stack, &name, &name);
             }
             Role::Transit | Role::Firewall | Role::ControlPlane => {}
@@ -202,21 +259,33 @@ fn routes(stack: &mut Stack, context: &Context<'_>) {
 }
 
 fn associate(stack: &mut Stack, subnet: &str, table: &str) {
-    stack.add("aws_route_table_association", subnet, json!({
-        "subnet_id": of("aws_subnet", subnet, "id"),
-        "route_table_id": of("aws_route_table", table, "id"),
-    }));
+    stack.add(
+        "aws_route_table_association",
+        subnet,
+        json!({
+            "subnet_id": of("aws_subnet", subnet, "id"),
+            "route_table_id": of("aws_route_table", table, "id"),
+        }),
+    );
 }
 
 fn nat(stack: &mut Stack, context: &Context<'_>, subnet: &str, zone: u32) {
     let name = format!("zone-{zone}");
     let part = format!("nat-{zone}");
-    stack.add("aws_eip", name.clone(), json!({"domain": "vpc", "tags": tags(context, &part)}));
-    let gateway = stack.add("aws_nat_gateway", name.clone(), json!({
-        "allocation_id": of("aws_eip", &name, "id"),
-        "subnet_id": of("aws_subnet", subnet, "id"),
-        "tags": tags(context, &part),
-    }));
+    stack.add(
+        "aws_eip",
+        name.clone(),
+        json!({"domain": "vpc", "tags": tags(context, &part)}),
+    );
+    let gateway = stack.add(
+        "aws_nat_gateway",
+        name.clone(),
+        json!({
+            "allocation_id": of("aws_eip", &name, "id"),
+            "subnet_id": of("aws_subnet", subnet, "id"),
+            "tags": tags(context, &part),
+        }),
+    );
     gateway.after = vec!["aws_internet_gateway.this".into()];
 }
 
@@ -230,16 +299,24 @@ fn trust(service: &str, actions: &[&str]) -> String {
 
 fn roles(stack: &mut Stack, context: &Context<'_>) {
     let full = context.full_name();
-    stack.add("aws_iam_role", "cluster", json!({
-        "name": format!("{full}-cluster"),
-        "assume_role_policy": trust("eks.amazonaws.com", &["sts:AssumeRole", "sts:TagSession"]),
-        "tags": tags(context, "cluster"),
-    }));
-    stack.add("aws_iam_role", "node", json!({
-        "name": format!("{full}-node"),
-        "assume_role_policy": trust("ec2.amazonaws.com", &["sts:AssumeRole"]),
-        "tags": tags(context, "node"),
-    }));
+    stack.add(
+        "aws_iam_role",
+        "cluster",
+        json!({
+            "name": format!("{full}-cluster"),
+            "assume_role_policy": trust("eks.amazonaws.com", &["sts:AssumeRole", "sts:TagSession"]),
+            "tags": tags(context, "cluster"),
+        }),
+    );
+    stack.add(
+        "aws_iam_role",
+        "node",
+        json!({
+            "name": format!("{full}-node"),
+            "assume_role_policy": trust("ec2.amazonaws.com", &["sts:AssumeRole"]),
+            "tags": tags(context, "node"),
+        }),
+    );
     // No AmazonEKS_CNI_Policy: nodes do not call EC2 for addresses; the operator does.
     let attached = [
         ("cluster", "cluster", "AmazonEKSClusterPolicy"),
@@ -247,10 +324,14 @@ fn roles(stack: &mut Stack, context: &Context<'_>) {
         ("node-registry", "node", "AmazonEC2ContainerRegistryPullOnly"),
     ];
     for (name, role, policy) in attached {
-        stack.add("aws_iam_role_policy_attachment", name, json!({
-            "role": of("aws_iam_role", role, "name"),
-            "policy_arn": format!("arn:{}:iam::aws:policy/{policy}", partition(&context.cluster.region)),
-        }));
+        stack.add(
+            "aws_iam_role_policy_attachment",
+            name,
+            json!({
+                "role": of("aws_iam_role", role, "name"),
+                "policy_arn": format!("arn:{}:iam::aws:policy/{policy}", partition(&context.cluster.region)),
+            }),
+        );
     }
 }
 
@@ -269,53 +350,67 @@ fn partition(region: &str) -> &'static str {
 
 fn node_subnets(context: &Context<'_>) -> Vec<String> {
     let subnets = context.addresses.of_role(Role::Nodes);
-    subnets.map(|subnet| of("aws_subnet", &subnet_name(subnet), "id")).collect()
+    subnets
+        .map(|subnet| of("aws_subnet", &subnet_name(subnet), "id"))
+        .collect()
 }
 
 fn control_plane(stack: &mut Stack, context: &Context<'_>) {
     let cluster = context.cluster;
-    let resource = stack.add("aws_eks_cluster", "this", json!({
-        "name": context.full_name(),
-        "role_arn": of("aws_iam_role", "cluster", "arn"),
-        "version": cluster.kubernetes.to_string(),
-        // Without this EKS installs the VPC CNI, kube-proxy and CoreDNS by itself, and nobody removes them.
-        "bootstrap_self_managed_addons": false,
-        "access_config": {
-            "authentication_mode": "API",
-            "bootstrap_cluster_creator_admin_permissions": true,
-        },
-        "kubernetes_network_config": {
-            "ip_family": "ipv4",
-            "service_ipv4_cidr": context.addresses.services.to_string(),
-        },
-        // STANDARD: at the end of standard support EKS upgrades by itself instead of charging for extended support.
-        "upgrade_policy": {"support_type": "STANDARD"},
-        "vpc_config": {
-            "subnet_ids": node_subnets(context),
-            "endpoint_private_access": true,
-            "endpoint_public_access": !cluster.private,
-        },
-        "tags": tags(context, "cluster"),
-    }));
+    let resource = stack.add(
+        "aws_eks_cluster",
+        "this",
+        json!({
+            "name": context.full_name(),
+            "role_arn": of("aws_iam_role", "cluster", "arn"),
+            "version": cluster.kubernetes.to_string(),
+            // Without this EKS installs the VPC CNI, kube-proxy and CoreDNS by itself, and nobody removes them.
+            "bootstrap_self_managed_addons": false,
+            "access_config": {
+                "authentication_mode": "API",
+                "bootstrap_cluster_creator_admin_permissions": true,
+            },
+            "kubernetes_network_config": {
+                "ip_family": "ipv4",
+                "service_ipv4_cidr": context.addresses.services.to_string(),
+            },
+            // STANDARD: at the end of standard support EKS upgrades by itself instead of charging for extended support.
+            "upgrade_policy": {"support_type": "STANDARD"},
+            "vpc_config": {
+                "subnet_ids": node_subnets(context),
+                "endpoint_private_access": true,
+                "endpoint_public_access": !cluster.private,
+            },
+            "tags": tags(context, "cluster"),
+        }),
+    );
     resource.after = vec!["aws_iam_role_policy_attachment.cluster".into()];
     if cluster.identity == Identity::Irsa {
-        stack.add("aws_iam_openid_connect_provider", "this", json!({
-            "url": of("aws_eks_cluster", "this", "identity[0].oidc[0].issuer"),
-            "client_id_list": ["sts.amazonaws.com"],
-            "tags": tags(context, "oidc"),
-        }));
+        stack.add(
+            "aws_iam_openid_connect_provider",
+            "this",
+            json!({
+                "url": of("aws_eks_cluster", "this", "identity[0].oidc[0].issuer"),
+                "client_id_list": ["sts.amazonaws.com"],
+                "tags": tags(context, "oidc"),
+            }),
+        );
     }
 }
 
 fn nodes(stack: &mut Stack, context: &Context<'_>) {
     for group in &context.cluster.node_groups {
-        stack.add("aws_launch_template", group.name.clone(), json!({
-            "name": format!("{}-{}", context.full_name(), group.name),
-            // Pods in the host's network are one hop further from the metadata service than the node.
-            "metadata_options": {"http_tokens": "required", "http_put_response_hop_limit": 2},
-            "user_data": user_data(context, group),
-            "tags": tags(context, &group.name),
-        }));
+        stack.add(
+            "aws_launch_template",
+            group.name.clone(),
+            json!({
+                "name": format!("{}-{}", context.full_name(), group.name),
+                // Pods in the host's network are one hop further from the metadata service than the node.
+                "metadata_options": {"http_tokens": "required", "http_put_response_hop_limit": 2},
+                "user_data": user_data(context, group),
+                "tags": tags(context, &group.name),
+            }),
+        );
         let resource = stack.add("aws_eks_node_group", group.name.clone(), json!({
             "cluster_name": of("aws_eks_cluster", "this", "name"),
             "node_group_name": group.name,
@@ -345,7 +440,10 @@ fn ami(group: &NodeGroup) -> &'static str {
     let graviton = |name: &String| {
         let family = name.split('.').next().unwrap_or_default();
         let after = family.trim_start_matches(|c: char| c.is_ascii_alphabetic());
-        family.starts_with("a1") || after.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('g')
+        family.starts_with("a1")
+            || after
+                .trim_start_matches(|c: char| c.is_ascii_digit())
+                .starts_with('g')
     };
     if group.instance_types.iter().any(graviton) {
         "AL2023_ARM_64_STANDARD"
@@ -368,8 +466,11 @@ fn user_data(context: &Context<'_>, group: &NodeGroup) -> String {
 
 fn addons(stack: &mut Stack, context: &Context<'_>) {
     let cluster = context.cluster;
-    let groups: Vec<String> =
-        cluster.node_groups.iter().map(|group| format!("aws_eks_node_group.{}", group.name.replace('-', "_"))).collect();
+    let groups: Vec<String> = cluster
+        .node_groups
+        .iter()
+        .map(|group| format!("aws_eks_node_group.{}", group.name.replace('-', "_")))
+        .collect();
     let mut names = vec!["coredns"];
     if cluster.identity == Identity::PodIdentity {
         names.push("eks-pod-identity-agent");
@@ -378,11 +479,15 @@ fn addons(stack: &mut Stack, context: &Context<'_>) {
         names.push("kube-proxy");
     }
     for name in names {
-        let resource = stack.add("aws_eks_addon", name, json!({
-            "cluster_name": of("aws_eks_cluster", "this", "name"),
-            "addon_name": name,
-            "tags": tags(context, name),
-        }));
+        let resource = stack.add(
+            "aws_eks_addon",
+            name,
+            json!({
+                "cluster_name": of("aws_eks_cluster", "this", "name"),
+                "addon_name": name,
+                "tags": tags(context, name),
+            }),
+        );
         resource.after.clone_from(&groups);
     }
 }
@@ -393,23 +498,35 @@ fn operator(stack: &mut Stack, context: &Context<'_>) {
         Identity::PodIdentity => trust("pods.eks.amazonaws.com", &["sts:AssumeRole", "sts:TagSession"]),
         Identity::Irsa => irsa_trust(),
     };
-    stack.add("aws_iam_role", "operator", json!({
-        "name": format!("{}-operator", context.full_name()),
-        "assume_role_policy": trust,
-        "tags": tags(context, "operator"),
-    }));
-    stack.add("aws_iam_role_policy", "operator", json!({
-        "name": "addresses",
-        "role": of("aws_iam_role", "operator", "name"),
-        "policy": operator_policy(&context.cluster.name),
-    }));
+    stack.add(
+        "aws_iam_role",
+        "operator",
+        json!({
+            "name": format!("{}-operator", context.full_name()),
+            "assume_role_policy": trust,
+            "tags": tags(context, "operator"),
+        }),
+    );
+    stack.add(
+        "aws_iam_role_policy",
+        "operator",
+        json!({
+            "name": "addresses",
+            "role": of("aws_iam_role", "operator", "name"),
+            "policy": operator_policy(&context.cluster.name),
+        }),
+    );
     if cluster.identity == Identity::PodIdentity {
-        stack.add("aws_eks_pod_identity_association", "operator", json!({
-            "cluster_name": of("aws_eks_cluster", "this", "name"),
-            "namespace": OPERATOR_NAMESPACE,
-            "service_account": OPERATOR_ACCOUNT,
-            "role_arn": of("aws_iam_role", "operator", "arn"),
-        }));
+        stack.add(
+            "aws_eks_pod_identity_association",
+            "operator",
+            json!({
+                "cluster_name": of("aws_eks_cluster", "this", "name"),
+                "namespace": OPERATOR_NAMESPACE,
+                "service_account": OPERATOR_ACCOUNT,
+                "role_arn": of("aws_iam_role", "operator", "arn"),
+            }),
+        );
     }
 }
 

@@ -60,9 +60,13 @@ pub(crate) fn values(context: &Context<'_>) -> Value {
         // The only writable directory of binaries on Container-Optimized OS.
         values["cni"]["binPath"] = json!("/home/kubernetes/bin");
     }
-    if let (Cloud::Machines, Some((host, port))) =
-        (cluster.cloud, cluster.endpoint.as_deref().and_then(|endpoint| endpoint.rsplit_once(':')))
-    {
+    if let (Cloud::Machines, Some((host, port))) = (
+        cluster.cloud,
+        cluster
+            .endpoint
+            .as_deref()
+            .and_then(|endpoint| endpoint.rsplit_once(':')),
+    ) {
         values["k8sServiceHost"] = json!(host);
         values["k8sServicePort"] = json!(port.parse::<u16>().unwrap_or(6443));
     }
@@ -71,7 +75,10 @@ pub(crate) fn values(context: &Context<'_>) -> Value {
 
 /// The ApplicationSet and the files of each cluster.
 pub(crate) fn files(fleet: &Fleet<'_>, gitops: &GitOps) -> Vec<(String, String)> {
-    let mut files = vec![("gitops/applicationset.yaml".to_owned(), yaml(&application_set(fleet, gitops)))];
+    let mut files = vec![(
+        "gitops/applicationset.yaml".to_owned(),
+        yaml(&application_set(fleet, gitops)),
+    )];
     for context in fleet.contexts() {
         let directory = format!("gitops/clusters/{}", context.cluster.name);
         files.push((format!("{directory}/cluster.yaml"), yaml(&facts(&context))));

@@ -16,7 +16,10 @@ pub(crate) static GOOGLE: Provider = Provider {
     tokens: &[
         ("google_compute_firewall", "gcp:compute/firewall:Firewall"),
         ("google_compute_network", "gcp:compute/network:Network"),
-        ("google_compute_network_peering", "gcp:compute/networkPeering:NetworkPeering"),
+        (
+            "google_compute_network_peering",
+            "gcp:compute/networkPeering:NetworkPeering",
+        ),
         ("google_compute_router", "gcp:compute/router:Router"),
         ("google_compute_router_nat", "gcp:compute/routerNat:RouterNat"),
         ("google_compute_subnetwork", "gcp:compute/subnetwork:Subnetwork"),
@@ -27,7 +30,10 @@ pub(crate) static GOOGLE: Provider = Provider {
         ("data.google_compute_network", "gcp:compute/getNetwork:getNetwork"),
     ],
     renamed: &[
-        ("google_compute_subnetwork.secondary_ip_range", "secondaryIpRanges"),
+        (
+            "google_compute_subnetwork.secondary_ip_range",
+            "secondaryIpRanges",
+        ),
         ("node_config.taint", "taints"),
         ("google_compute_firewall.allow", "allows"),
         ("master_authorized_networks_config.cidr_blocks", "cidrBlocks"),
@@ -44,7 +50,10 @@ pub(crate) fn stack(context: &Context<'_>) -> Stack {
         pool(&mut stack, context, group);
     }
     stack.outputs = vec![
-        ("cluster_endpoint", of("google_container_cluster", "this", "endpoint")),
+        (
+            "cluster_endpoint",
+            of("google_container_cluster", "this", "endpoint"),
+        ),
         ("network_id", of("google_compute_network", "this", "id")),
     ];
     stack
@@ -52,42 +61,62 @@ pub(crate) fn stack(context: &Context<'_>) -> Stack {
 
 fn network(stack: &mut Stack, context: &Context<'_>) {
     let (addresses, region, full) = (context.addresses, &context.cluster.region, context.full_name());
-    stack.add("google_compute_network", "this", json!({
-        "name": full,
-        "auto_create_subnetworks": false,
-        "routing_mode": "REGIONAL",
-    }));
+    stack.add(
+        "google_compute_network",
+        "this",
+        json!({
+            "name": full,
+            "auto_create_subnetworks": false,
+            "routing_mode": "REGIONAL",
+        }),
+    );
     for subnet in addresses.of_role(Role::Nodes) {
         let pods = addresses.pods.map(|net| net.to_string());
-        stack.add("google_compute_subnetwork", "nodes", json!({
-            "name": format!("{full}-nodes"),
+        stack.add(
+            "google_compute_subnetwork",
+            "nodes",
+            json!({
+                "name": format!("{full}-nodes"),
+                "network": of("google_compute_network", "this", "id"),
+                "region": region,
+                "ip_cidr_range": subnet.cidr.to_string(),
+                "private_ip_google_access": true,
+                "secondary_ip_range": [
+                    {"range_name": "pods", "ip_cidr_range": pods},
+                    {"range_name": "services", "ip_cidr_range": addresses.services.to_string()},
+                ],
+            }),
+        );
+    }
+    stack.add(
+        "google_compute_router",
+        "this",
+        json!({
+            "name": full,
             "network": of("google_compute_network", "this", "id"),
             "region": region,
-            "ip_cidr_range": subnet.cidr.to_string(),
-            "private_ip_google_access": true,
-            "secondary_ip_range": [
-                {"range_name": "pods", "ip_cidr_range": pods},
-                {"range_name": "services", "ip_cidr_range": addresses.services.to_string()},
-            ],
-        }));
-    }
-    stack.add("google_compute_router", "this", json!({
-        "name": full,
-        "network": of("google_compute_network", "this", "id"),
-        "region": region,
-    }));
-    stack.add("google_compute_router_nat", "this", json!({
-        "name": full,
-        "router": of("google_compute_router", "this", "name"),
-        "region": region,
-        "nat_ip_allocate_option": "AUTO_ONLY",
-        "source_subnetwork_ip_ranges_to_nat": "ALL_SUBNETWORKS_ALL_IP_RANGES",
-    }));
+        }),
+    );
+    stack.add(
+        "google_compute_router_nat",
+        "this",
+        json!({
+            "name": full,
+            "router": of("google_compute_router", "this", "name"),
+            "region": region,
+            "nat_ip_allocate_option": "AUTO_ONLY",
+            "source_subnetwork_ip_ranges_to_nat": "ALL_SUBNETWORKS_ALL_IP_RANGES",
+        }),
+    );
 }
 
 fn cluster(stack: &mut Stack, context: &Context<'_>) {
     let cluster = context.cluster;
-    let control_plane = context.addresses.of_role(Role::ControlPlane).map(|subnet| subnet.cidr.to_string()).next();
+    let control_plane = context
+        .addresses
+        .of_role(Role::ControlPlane)
+        .map(|subnet| subnet.cidr.to_string())
+        .next();
     let mut settings = json!({
         "name": context.full_name(),
         "location": cluster.region,
@@ -117,34 +146,40 @@ fn cluster(stack: &mut Stack, context: &Context<'_>) {
     }
     if cluster.private {
         // An API that is reachable from inside only wants to be told who inside.
-        settings["master_authorized_networks_config"] =
-            json!({"cidr_blocks": [{"cidr_block": context.addresses.network.to_string(), "display_name": "nodes"}]});
+        settings["master_authorized_networks_config"] = json!({"cidr_blocks": [{"cidr_block": context.addresses.network.to_string(), "display_name": "nodes"}]});
     }
     stack.add("google_container_cluster", "this", settings);
 }
 
 fn pods(context: &Context<'_>) -> u32 {
-    context.cluster.pods_per_node.unwrap_or(crate::address::PODS_PER_NODE)
+    context
+        .cluster
+        .pods_per_node
+        .unwrap_or(crate::address::PODS_PER_NODE)
 }
 
 fn pool(stack: &mut Stack, context: &Context<'_>, group: &NodeGroup) {
-    stack.add("google_container_node_pool", group.name.clone(), json!({
-        "name": group.name,
-        "cluster": of("google_container_cluster", "this", "id"),
-        "location": context.cluster.region,
-        "max_pods_per_node": pods(context),
-        "autoscaling": {
-            "total_min_node_count": group.min,
-            "total_max_node_count": group.max,
-            "location_policy": "BALANCED",
-        },
-        "management": {"auto_repair": true, "auto_upgrade": false},
-        "node_config": {
-            "machine_type": group.instance_types.first(),
-            "image_type": "COS_CONTAINERD",
-            "spot": group.spot,
-            "oauth_scopes": ["https://www.googleapis.com/auth/cloud-platform"],
-            "taint": [{"key": TAINT, "value": "true", "effect": "NO_EXECUTE"}],
-        },
-    }));
+    stack.add(
+        "google_container_node_pool",
+        group.name.clone(),
+        json!({
+            "name": group.name,
+            "cluster": of("google_container_cluster", "this", "id"),
+            "location": context.cluster.region,
+            "max_pods_per_node": pods(context),
+            "autoscaling": {
+                "total_min_node_count": group.min,
+                "total_max_node_count": group.max,
+                "location_policy": "BALANCED",
+            },
+            "management": {"auto_repair": true, "auto_upgrade": false},
+            "node_config": {
+                "machine_type": group.instance_types.first(),
+                "image_type": "COS_CONTAINERD",
+                "spot": group.spot,
+                "oauth_scopes": ["https://www.googleapis.com/auth/cloud-platform"],
+                "taint": [{"key": TAINT, "value": "true", "effect": "NO_EXECUTE"}],
+            },
+        }),
+    );
 }

@@ -66,19 +66,36 @@ impl Stack {
     }
 
     /// Adds a resource.
-    pub(crate) fn add(&mut self, kind: &'static str, name: impl Into<String>, settings: Value) -> &mut Resource {
+    pub(crate) fn add(
+        &mut self,
+        kind: &'static str,
+        name: impl Into<String>,
+        settings: Value,
+    ) -> &mut Resource {
         self.push(false, kind, name.into(), settings)
     }
 
     /// Adds a query.
-    pub(crate) fn query(&mut self, kind: &'static str, name: impl Into<String>, settings: Value) -> &mut Resource {
+    pub(crate) fn query(
+        &mut self,
+        kind: &'static str,
+        name: impl Into<String>,
+        settings: Value,
+    ) -> &mut Resource {
         self.push(true, kind, name.into(), settings)
     }
 
     fn push(&mut self, data: bool, kind: &'static str, name: String, settings: Value) -> &mut Resource {
         let name = name.replace('-', "_");
         let index = self.resources.len();
-        self.resources.push(Resource { data, kind, name, settings, region: None, after: Vec::new() });
+        self.resources.push(Resource {
+            data,
+            kind,
+            name,
+            settings,
+            region: None,
+            after: Vec::new(),
+        });
         &mut self.resources[index]
     }
 
@@ -94,7 +111,11 @@ impl Stack {
             if !resource.after.is_empty() {
                 body["depends_on"] = json!(resource.after);
             }
-            let into = if resource.data { &mut queries } else { &mut resources };
+            let into = if resource.data {
+                &mut queries
+            } else {
+                &mut resources
+            };
             let kind = into.entry(resource.kind).or_insert_with(|| json!({}));
             kind[resource.name.as_str()] = body;
         }
@@ -137,7 +158,8 @@ impl Stack {
         let mut resources = Map::new();
         let mut variables = Map::new();
         for region in &self.regions {
-            let provider = json!({"type": format!("pulumi:providers:{package}"), "properties": {"region": region}});
+            let provider =
+                json!({"type": format!("pulumi:providers:{package}"), "properties": {"region": region}});
             resources.insert(provider_name(region), provider);
         }
         for resource in &self.resources {
@@ -145,10 +167,16 @@ impl Stack {
             let properties = self.properties(&resource.settings, resource.kind);
             let mut options = Map::new();
             if let Some(region) = &resource.region {
-                options.insert("provider".into(), json!(format!("${{{}}}", provider_name(region))));
+                options.insert(
+                    "provider".into(),
+                    json!(format!("${{{}}}", provider_name(region))),
+                );
             }
             if !resource.after.is_empty() {
-                let after = resource.after.iter().map(|name| format!("${{{}}}", self.flat(name)));
+                let after = resource
+                    .after
+                    .iter()
+                    .map(|name| format!("${{{}}}", self.flat(name)));
                 options.insert("dependsOn".into(), after.collect());
             }
             let name = self.flat(&format!("{}.{}", resource.kind, resource.name));
@@ -181,13 +209,19 @@ impl Stack {
         let package = self.provider.pulumi;
         let settings = self.configuration.as_object().into_iter().flatten();
         let settings = settings
-            .filter(|(_, value)| value.is_string() && !value.as_str().is_some_and(|text| text.starts_with("${")))
+            .filter(|(_, value)| {
+                value.is_string() && !value.as_str().is_some_and(|text| text.starts_with("${"))
+            })
             .map(|(key, value)| (format!("{package}:{}", camel(key)), json!({"value": value})));
         Value::Object(settings.collect())
     }
 
     fn token(&self, resource: &Resource) -> String {
-        let wanted = if resource.data { format!("data.{}", resource.kind) } else { resource.kind.to_owned() };
+        let wanted = if resource.data {
+            format!("data.{}", resource.kind)
+        } else {
+            resource.kind.to_owned()
+        };
         let found = self.provider.tokens.iter().find(|(kind, _)| **kind == wanted);
         // A kind without a token fails the test of names, which looks every token up.
         found.map_or(wanted, |(_, token)| (*token).to_owned())
@@ -217,11 +251,13 @@ impl Stack {
 
     fn words(&self, value: &Value) -> Value {
         match value {
-            Value::Object(map) => {
-                Value::Object(map.iter().map(|(key, inner)| (key.clone(), self.words(inner))).collect())
-            }
+            Value::Object(map) => Value::Object(
+                map.iter()
+                    .map(|(key, inner)| (key.clone(), self.words(inner)))
+                    .collect(),
+            ),
             Value::String(text) => json!(self.translate(text)),
-            other => other.clone(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.clone(),
         }
     }
 
@@ -258,16 +294,26 @@ impl Stack {
                 let (word, index) = attribute.split_at(attribute.find('[').unwrap_or(attribute.len()));
                 // Blocks that Terraform has once at most are lists there and plain objects in Pulumi.
                 let index = if word == "vpc_config" { "" } else { index };
-                let renamed = self.provider.renamed.iter().find(|(of, _)| *of == format!("{kind}.{word}"));
+                let renamed = self
+                    .provider
+                    .renamed
+                    .iter()
+                    .find(|(of, _)| *of == format!("{kind}.{word}"));
                 renamed.map_or_else(|| camel(word), |(_, name)| (*name).to_owned()) + index
             })
             .collect();
-        format!("{prefix}{}.{}", self.flat(&format!("{kind}.{name}")), attributes.join("."))
+        format!(
+            "{prefix}{}.{}",
+            self.flat(&format!("{kind}.{name}")),
+            attributes.join(".")
+        )
     }
 
     /// A Pulumi name for `kind.name`.
     fn flat(&self, reference: &str) -> String {
-        let short = reference.strip_prefix(self.provider.terraform).unwrap_or(reference);
+        let short = reference
+            .strip_prefix(self.provider.terraform)
+            .unwrap_or(reference);
         short.trim_start_matches('_').replace('.', "_")
     }
 }

@@ -12,7 +12,15 @@ const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
 /// File names and contents below the cluster's directory.
 pub(crate) fn files(context: &Context<'_>) -> Vec<(&'static str, String)> {
     vec![
-        ("init.yaml", format!("{}---\n{}---\n{}", yaml(&init(context)), yaml(&cluster(context)), yaml(&kubelet(context)))),
+        (
+            "init.yaml",
+            format!(
+                "{}---\n{}---\n{}",
+                yaml(&init(context)),
+                yaml(&cluster(context)),
+                yaml(&kubelet(context))
+            ),
+        ),
         ("join.yaml", yaml(&join(context))),
         ("prepare-node.sh", prepare(context)),
     ]

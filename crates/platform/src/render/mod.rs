@@ -12,9 +12,9 @@ mod gke;
 mod graph;
 mod kubeadm;
 mod mesh;
-mod readme;
 #[cfg(test)]
 mod names;
+mod readme;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +24,7 @@ use crate::address::{Addresses, ClusterAddresses};
 use crate::catalogue::Catalogue;
 use crate::file::{Cloud, Cluster, Platform};
 
+pub(crate) use aks::outbound;
 pub(crate) use gitops::values;
 
 /// What keeps pods off a node until our agent is ready there.
@@ -62,7 +63,12 @@ impl<'a> Fleet<'a> {
 
     pub(crate) fn contexts(&self) -> impl Iterator<Item = Context<'a>> + use<'a> {
         let (platform, catalogue) = (self.platform, self.catalogue);
-        self.members().map(move |(cluster, addresses)| Context { platform, cluster, addresses, catalogue })
+        self.members().map(move |(cluster, addresses)| Context {
+            platform,
+            cluster,
+            addresses,
+            catalogue,
+        })
     }
 
     pub(crate) fn full_name(&self, cluster: &Cluster) -> String {
@@ -80,7 +86,11 @@ impl Context<'_> {
 /// Renders everything, sorted by path.
 #[must_use]
 pub fn render(platform: &Platform, addresses: &Addresses, catalogue: &Catalogue) -> Vec<File> {
-    let fleet = Fleet { platform, addresses, catalogue };
+    let fleet = Fleet {
+        platform,
+        addresses,
+        catalogue,
+    };
     let mut files = Vec::new();
     let mut add = |path: String, content: String| files.push(File { path, content });
     for context in fleet.contexts() {
@@ -94,18 +104,30 @@ pub fn render(platform: &Platform, addresses: &Addresses, catalogue: &Catalogue)
         if let Some(stack) = stack {
             add(format!("terraform/{name}/main.tf.json"), json(&terraform(&stack)));
             let project = stack.pulumi().unwrap_or_else(|| aks_native::project(&context));
-            add(format!("pulumi/{name}/Pulumi.yaml"), yaml(&without_variables(project)));
+            add(
+                format!("pulumi/{name}/Pulumi.yaml"),
+                yaml(&without_variables(project)),
+            );
         } else {
             for (file, content) in kubeadm::files(&context) {
                 add(format!("kubeadm/{name}/{file}"), content);
             }
         }
-        add(format!("gitops/clusters/{name}/values.yaml"), yaml(&values(&context)));
+        add(
+            format!("gitops/clusters/{name}/values.yaml"),
+            yaml(&values(&context)),
+        );
     }
     for (cloud, stack) in mesh::stacks(&fleet) {
-        add(format!("terraform/mesh-{cloud}/main.tf.json"), json(&terraform(&stack)));
+        add(
+            format!("terraform/mesh-{cloud}/main.tf.json"),
+            json(&terraform(&stack)),
+        );
         if let Some(project) = stack.pulumi() {
-            add(format!("pulumi/mesh-{cloud}/Pulumi.yaml"), yaml(&without_variables(project)));
+            add(
+                format!("pulumi/mesh-{cloud}/Pulumi.yaml"),
+                yaml(&without_variables(project)),
+            );
         }
     }
     if let Some(gitops) = &platform.gitops {

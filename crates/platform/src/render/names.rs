@@ -17,18 +17,32 @@ pub(super) struct Names {
 }
 
 /// Settings whose keys are the user's.
-const FREE: [&str; 6] = ["tags", "labels", "resource_labels", "resourceLabels", "nodeLabels", "node_labels"];
+const FREE: [&str; 6] = [
+    "tags",
+    "labels",
+    "resource_labels",
+    "resourceLabels",
+    "nodeLabels",
+    "node_labels",
+];
 /// Terraform's own.
 const META: [&str; 2] = ["provider", "depends_on"];
 
 impl Names {
     pub(super) fn load() -> Self {
-        let mut names = Self { settings: BTreeMap::new(), results: BTreeMap::new() };
+        let mut names = Self {
+            settings: BTreeMap::new(),
+            results: BTreeMap::new(),
+        };
         for line in NAMES.lines().filter(|line| !line.starts_with('#')) {
             if let Some((kind, rest)) = line.split_once(" < ") {
-                names.settings.insert(short(kind), parse(&mut rest.chars().peekable()));
+                names
+                    .settings
+                    .insert(short(kind), parse(&mut rest.chars().peekable()));
             } else if let Some((kind, rest)) = line.split_once(" > ") {
-                names.results.insert(short(kind), rest.split(' ').map(str::to_owned).collect());
+                names
+                    .results
+                    .insert(short(kind), rest.split(' ').map(str::to_owned).collect());
             }
         }
         names
@@ -48,8 +62,13 @@ impl Names {
         }
         let mut references = Vec::new();
         strings(document, &mut |text| references.extend(interpolations(text)));
-        for reference in references.iter().filter(|reference| !reference.starts_with("var.")) {
-            let (prefix, rest) = reference.strip_prefix("data.").map_or(("", reference.as_str()), |rest| ("data.", rest));
+        for reference in references
+            .iter()
+            .filter(|reference| !reference.starts_with("var."))
+        {
+            let (prefix, rest) = reference
+                .strip_prefix("data.")
+                .map_or(("", reference.as_str()), |rest| ("data.", rest));
             let parts: Vec<&str> = rest.splitn(3, '.').collect();
             let [kind, name, attribute] = parts.as_slice() else {
                 wrong.push(format!("${{{reference}}} is no reference"));
@@ -62,7 +81,12 @@ impl Names {
         }
         for (_, resources) in object(&document["resource"]) {
             for (_, body) in object(resources) {
-                for after in body["depends_on"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for after in body["depends_on"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                {
                     if !there.contains(after) {
                         wrong.push(format!("depends_on {after}: nothing has this name"));
                     }
@@ -111,7 +135,10 @@ impl Names {
 
     fn result(&self, kind: &str, attribute: &str, wrong: &mut Vec<String>) {
         let first = attribute.split(['.', '[']).next().unwrap_or_default();
-        let known = self.results.get(&short(kind)).is_some_and(|results| results.contains(first));
+        let known = self
+            .results
+            .get(&short(kind))
+            .is_some_and(|results| results.contains(first));
         if !known {
             wrong.push(format!("{kind} has no result {first}"));
         }
@@ -150,7 +177,10 @@ fn holds_object(value: &Value) -> bool {
 /// `aws:ec2/vpc:Vpc` as `aws:ec2:Vpc`.
 fn short(token: &str) -> String {
     match token.split(':').collect::<Vec<_>>().as_slice() {
-        [package, module, name] => format!("{package}:{}:{name}", module.split('/').next().unwrap_or_default()),
+        [package, module, name] => format!(
+            "{package}:{}:{name}",
+            module.split('/').next().unwrap_or_default()
+        ),
         _ => token.to_owned(),
     }
 }
@@ -194,5 +224,8 @@ fn strings(value: &Value, visit: &mut dyn FnMut(&str)) {
 }
 
 fn interpolations(text: &str) -> Vec<String> {
-    text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned())).collect()
+    text.split("${")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once('}')?.0.to_owned()))
+        .collect()
 }

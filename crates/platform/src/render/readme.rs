@@ -14,9 +14,13 @@ pub(crate) fn text(fleet: &Fleet<'_>) -> String {
          `terraform plan` or `pulumi preview` says before you apply anything.\n\n",
         platform.name
     );
-    out.push_str("| cluster | cloud | region | mode | network | pods | services |\n|---|---|---|---|---|---|---|\n");
+    out.push_str(
+        "| cluster | cloud | region | mode | network | pods | services |\n|---|---|---|---|---|---|---|\n",
+    );
     for (cluster, addresses) in fleet.members() {
-        let pods = addresses.pods.map_or_else(|| "in the network".to_owned(), |net| net.to_string());
+        let pods = addresses
+            .pods
+            .map_or_else(|| "in the network".to_owned(), |net| net.to_string());
         let _ = writeln!(
             out,
             "| {} | {} | {} | {} | {} | {pods} | {} |",
@@ -29,7 +33,11 @@ pub(crate) fn text(fleet: &Fleet<'_>) -> String {
     }
     if has(Cloud::Azure) {
         out.push_str(AKS);
-        if platform.clusters.iter().any(|cluster| cluster.mode == Mode::Delegated) {
+        if platform
+            .clusters
+            .iter()
+            .any(|cluster| cluster.mode == Mode::Delegated)
+        {
             out.push_str(AKS_DELEGATED);
         }
     }

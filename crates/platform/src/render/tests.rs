@@ -8,14 +8,35 @@ use crate::sample;
 
 /// The examples that people begin with are what is rendered here.
 const EXAMPLES: [(&str, &str); 8] = [
-    ("aks-delegated", include_str!("../../../../examples/platform/aks-delegated.yaml")),
-    ("aks-none", include_str!("../../../../examples/platform/aks-none.yaml")),
-    ("aks-private", include_str!("../../../../examples/platform/aks-private.yaml")),
-    ("bare-metal", include_str!("../../../../examples/platform/bare-metal.yaml")),
-    ("eks-eni", include_str!("../../../../examples/platform/eks-eni.yaml")),
-    ("eks-overlay", include_str!("../../../../examples/platform/eks-overlay.yaml")),
+    (
+        "aks-delegated",
+        include_str!("../../../../examples/platform/aks-delegated.yaml"),
+    ),
+    (
+        "aks-none",
+        include_str!("../../../../examples/platform/aks-none.yaml"),
+    ),
+    (
+        "aks-private",
+        include_str!("../../../../examples/platform/aks-private.yaml"),
+    ),
+    (
+        "bare-metal",
+        include_str!("../../../../examples/platform/bare-metal.yaml"),
+    ),
+    (
+        "eks-eni",
+        include_str!("../../../../examples/platform/eks-eni.yaml"),
+    ),
+    (
+        "eks-overlay",
+        include_str!("../../../../examples/platform/eks-overlay.yaml"),
+    ),
     ("gke", include_str!("../../../../examples/platform/gke.yaml")),
-    ("many-clouds", include_str!("../../../../examples/platform/many-clouds.yaml")),
+    (
+        "many-clouds",
+        include_str!("../../../../examples/platform/many-clouds.yaml"),
+    ),
 ];
 
 fn rendered(text: &str) -> Vec<File> {
@@ -24,7 +45,10 @@ fn rendered(text: &str) -> Vec<File> {
 }
 
 fn document(files: &[File], path: &str) -> Value {
-    let file = files.iter().find(|file| file.path == path).unwrap_or_else(|| panic!("no {path}"));
+    let file = files
+        .iter()
+        .find(|file| file.path == path)
+        .unwrap_or_else(|| panic!("no {path}"));
     serde_yaml_ng::from_str(&file.content).unwrap()
 }
 
@@ -50,10 +74,22 @@ fn every_rendered_name_is_known_to_its_provider() {
     let mut documents = 0;
     for (name, text) in EXAMPLES {
         let files = rendered(text);
-        documents += files.iter().filter(|file| file.path.starts_with("terraform") || file.path.starts_with("pulumi")).count();
-        wrong.extend(unknown_names(&files).into_iter().map(|what| format!("{name}: {what}")));
+        documents += files
+            .iter()
+            .filter(|file| file.path.starts_with("terraform") || file.path.starts_with("pulumi"))
+            .count();
+        wrong.extend(
+            unknown_names(&files)
+                .into_iter()
+                .map(|what| format!("{name}: {what}")),
+        );
     }
-    assert!(wrong.is_empty(), "{} unknown names:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} unknown names:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(documents >= 20, "{documents} documents were looked at");
 }
 
@@ -61,18 +97,31 @@ fn every_rendered_name_is_known_to_its_provider() {
 fn an_unknown_name_is_found() {
     let names = Names::load();
     let vpc = |settings: Value| json!({"resource": {"aws_vpc": {"this": settings}}});
-    assert_eq!(names.terraform(&vpc(json!({"cidr_block": "10.0.0.0/16"}))), Vec::<String>::new());
+    assert_eq!(
+        names.terraform(&vpc(json!({"cidr_block": "10.0.0.0/16"}))),
+        Vec::<String>::new()
+    );
     let wrong = names.terraform(&vpc(json!({"cidr": "10.0.0.0/16"})));
     assert_eq!(wrong, ["aws_vpc.cidr: there is no such setting"]);
-    let nested = json!({"resource": {"aws_eks_cluster": {"this": {"upgrade_policy": {"auto_update": false}}}}});
-    assert_eq!(names.terraform(&nested), ["aws_eks_cluster.upgrade_policy.auto_update: there is no such setting"]);
+    let nested =
+        json!({"resource": {"aws_eks_cluster": {"this": {"upgrade_policy": {"auto_update": false}}}}});
+    assert_eq!(
+        names.terraform(&nested),
+        ["aws_eks_cluster.upgrade_policy.auto_update: there is no such setting"]
+    );
     let refers = vpc(json!({"cidr_block": "${aws_vpc.this.colour}", "tags": {"a": "${aws_vpc.that.id}"}}));
-    let expected = ["aws_vpc has no result colour", "${aws_vpc.that.id}: nothing has this name"];
+    let expected = [
+        "aws_vpc has no result colour",
+        "${aws_vpc.that.id}: nothing has this name",
+    ];
     assert_eq!(names.terraform(&refers), expected);
     let token = json!({"resources": {"a": {"type": "aws:ec2:Vpcs", "properties": {}}}});
     assert_eq!(names.pulumi(&token), ["aws:ec2:Vpcs: no provider has this type"]);
     let property = json!({"resources": {"a": {"type": "aws:ec2:Vpc", "properties": {"cidr_block": "x"}}}});
-    assert_eq!(names.pulumi(&property), ["aws:ec2:Vpc.cidr_block: there is no such setting"]);
+    assert_eq!(
+        names.pulumi(&property),
+        ["aws:ec2:Vpc.cidr_block: there is no such setting"]
+    );
 }
 
 #[test]
@@ -103,10 +152,17 @@ fn eks_has_neither_vpc_cni_nor_kube_proxy() {
     assert_eq!(cluster["bootstrap_self_managed_addons"], json!(false));
     assert_eq!(cluster["upgrade_policy"]["support_type"], json!("STANDARD"));
     let addons = eks["resource"]["aws_eks_addon"].as_object().unwrap();
-    let names: Vec<_> = addons.values().map(|addon| addon["addon_name"].as_str().unwrap()).collect();
+    let names: Vec<_> = addons
+        .values()
+        .map(|addon| addon["addon_name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["coredns", "eks-pod-identity-agent"]);
     assert!(!eks.to_string().contains("AmazonEKS_CNI_Policy"));
-    for group in eks["resource"]["aws_eks_node_group"].as_object().unwrap().values() {
+    for group in eks["resource"]["aws_eks_node_group"]
+        .as_object()
+        .unwrap()
+        .values()
+    {
         assert_eq!(group["taint"][0]["key"], json!(super::TAINT));
     }
 }

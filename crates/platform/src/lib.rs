@@ -7,10 +7,12 @@
 //! nothing; `verify` compares answers that somebody recorded. Start at [`Platform::parse`].
 
 pub mod address;
+pub mod alerts;
 pub mod catalogue;
 mod file;
 pub mod migrate;
 pub mod plan;
+pub mod rehearse;
 pub mod render;
 pub mod verify;
 

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From AKS to EKS: both run beside each other, and DNS decides.
 
-use super::{Draft, Duration, Facts, Migration, numbered, unknown};
+use super::{Draft, Duration, Facts, Runbook, numbered, unknown};
 use crate::render::Context;
 
 /// Traffic that both clusters answer before the old one is left: one day, so that daily jobs have run once.
 const SOAK_SECONDS: u32 = 86_400;
 
-pub(super) fn plan(from: &Context<'_>, to: &Context<'_>, facts: &Facts<'_>) -> Migration {
+pub(super) fn plan(from: &Context<'_>, to: &Context<'_>, facts: &Facts<'_>) -> Runbook {
     let (old, new) = (&from.cluster.name, &to.cluster.name);
     let mut drafts = prepare(from, to, facts);
     drafts.extend(move_over(old, new, facts));
     drafts.extend(leave(from, facts));
-    Migration {
+    Runbook {
         title: format!("{} (AKS) to {} (EKS)", from.full_name(), to.full_name()),
         from: old.clone(),
         to: new.clone(),

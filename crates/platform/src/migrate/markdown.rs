@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Duration, Migration};
+use super::{Duration, Runbook};
 
 /// The runbook in Markdown.
 #[must_use]
-pub fn markdown(migration: &Migration) -> String {
+pub fn markdown(migration: &Runbook) -> String {
     let mut out = format!("# {}\n\n", migration.title);
     out.push_str(
         "Stop at the first check that fails, and take back the steps that were done, the last one first.\n\n",
@@ -48,7 +48,7 @@ fn list(out: &mut String, heading: &str, items: &[String]) {
 
 /// For people.
 #[must_use]
-pub fn duration(duration: &Duration) -> String {
+pub(crate) fn duration(duration: &Duration) -> String {
     match duration {
         Duration::Known { seconds, because } => format!("{seconds} s: {because}"),
         Duration::Unknown { depends } => format!("unknown; it depends on {depends}"),

@@ -22,7 +22,7 @@ pub use markdown::markdown;
 /// A migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Migration {
+pub struct Runbook {
     /// What it is called.
     pub title: String,
     /// The cluster that is left, or changed.
@@ -146,7 +146,7 @@ pub fn migrate(
     catalogue: &Catalogue,
     kind: &Kind<'_>,
     facts: &Facts<'_>,
-) -> Result<Migration, MigrateError> {
+) -> Result<Runbook, MigrateError> {
     if !(1..=604_800).contains(&facts.dns_ttl) {
         return Err(MigrateError::Ttl(facts.dns_ttl));
     }

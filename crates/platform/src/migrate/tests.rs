@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Duration, Facts, Kind, MigrateError, Migration, markdown, migrate};
+use super::{Duration, Facts, Kind, MigrateError, Runbook, markdown, migrate};
 use crate::sample::{catalogue, planned};
 
 const MANY: &str = include_str!("../../../../examples/platform/many-clouds.yaml");
@@ -15,12 +15,12 @@ fn facts() -> Facts<'static> {
     }
 }
 
-fn of(kind: &Kind<'_>, facts: &Facts<'_>) -> Result<Migration, MigrateError> {
+fn of(kind: &Kind<'_>, facts: &Facts<'_>) -> Result<Runbook, MigrateError> {
     let (platform, addresses) = planned(MANY);
     migrate(&platform, &addresses, catalogue(), kind, facts)
 }
 
-fn both() -> [Migration; 2] {
+fn both() -> [Runbook; 2] {
     let over = Kind::AksToEks {
         from: "azure-eu",
         to: "aws-eu",

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the VPC CNI to Thalweg on a running EKS cluster, by new nodes beside the old ones. No node has two networks.
 
-use super::{Draft, Facts, Migration, numbered, unknown};
+use super::{Draft, Facts, Runbook, numbered, unknown};
 use crate::file::Mode;
 use crate::render::{Context, TAINT};
 
-pub(super) fn plan(context: &Context<'_>, facts: &Facts<'_>) -> Migration {
+pub(super) fn plan(context: &Context<'_>, facts: &Facts<'_>) -> Runbook {
     let name = &context.cluster.name;
     let mut before = vec![
         format!("kubectl has the context `{name}`; Velero is installed and reaches the bucket `{}`", facts.bucket),
@@ -21,7 +21,7 @@ pub(super) fn plan(context: &Context<'_>, facts: &Facts<'_>) -> Migration {
         before.push("overlay addresses are not routed by the VPC: pods of old and new nodes do NOT reach each other directly. Move by whole applications, or take mode eni first".into());
         lost.push("pods' addresses in the VPC: load balancers with target type `ip` and peers that know pod addresses stop working; change to target type `instance` first".into());
     }
-    Migration {
+    Runbook {
         title: format!("VPC CNI to Thalweg on {}", context.full_name()),
         from: name.clone(),
         to: name.clone(),
@@ -47,7 +47,7 @@ fn first(context: &Context<'_>) -> Vec<Draft> {
         Draft {
             title: "back up",
             command: format!(
-                "velero --kubecontext {name} backup create before-thalweg --default-volumes-to-fs-backup --wait && kubectl --context {name} get daemonset aws-node -n kube-system -o yaml >aws-node.yaml && aws eks describe-addon --region {region} --cluster-name {full} --addon-name vpc-cni >vpc-cni-addon.json || true"
+                "velero --kubecontext {name} backup create before-thalweg --default-volumes-to-fs-backup --wait && kubectl --context {name} get daemonset aws-node -n kube-system -o yaml >aws-node.yaml && {{ aws eks describe-addon --region {region} --cluster-name {full} --addon-name vpc-cni >vpc-cni-addon.json || true; }}"
             ),
             check: format!(
                 "test \"$(velero --kubecontext {name} backup get before-thalweg -o json | jq -r .status.phase)\" = Completed && test -s aws-node.yaml"

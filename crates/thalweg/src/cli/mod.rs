@@ -13,6 +13,7 @@ mod ipam;
 mod map;
 mod node;
 pub(crate) mod output;
+mod platform;
 mod status;
 mod upgrade;
 mod version;
@@ -47,6 +48,8 @@ pub(crate) enum Verb {
     Conflicts(conflicts::Args),
     /// Say whether an upgrade will survive, and how to do it
     Upgrade(upgrade::Args),
+    /// Plan, render and verify clusters from one file
+    Platform(platform::Args),
     /// Remove everything of Thalweg from this node
     Cleanup(cleanup::Args),
     /// Show the version, and the agents' when it is said which
@@ -72,6 +75,7 @@ impl Verb {
             Self::Doctor(args) => block_on(args.run()),
             Self::Conflicts(args) => args.run(),
             Self::Upgrade(args) => args.run(),
+            Self::Platform(args) => block_on(args.run()),
             Self::Cleanup(args) => args.run(),
             Self::Version(args) => block_on(args.run()),
             Self::Connectivity(args) => block_on(args.run()),

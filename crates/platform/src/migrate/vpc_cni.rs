@@ -27,7 +27,10 @@ pub(super) fn plan(context: &Context<'_>, facts: &Facts<'_>) -> Runbook {
         to: name.clone(),
         before,
         steps: numbered(
-            [first(context), second(context)].into_iter().flatten().collect(),
+            [first(context), second(context), third(context)]
+                .into_iter()
+                .flatten()
+                .collect(),
             "remove the VPC CNI",
         ),
         lost,
@@ -86,11 +89,7 @@ fn first(context: &Context<'_>) -> Vec<Draft> {
 }
 
 fn second(context: &Context<'_>) -> Vec<Draft> {
-    let (name, full, region) = (
-        &context.cluster.name,
-        context.full_name(),
-        &context.cluster.region,
-    );
+    let name = &context.cluster.name;
     let groups: Vec<&str> = context
         .cluster
         .node_groups
@@ -140,6 +139,16 @@ fn second(context: &Context<'_>) -> Vec<Draft> {
             duration: unknown("pods' own shutdown times and PodDisruptionBudgets"),
             impact: "each pod restarts once; a PodDisruptionBudget that allows nothing stops it here, and is shown",
         },
+    ]
+}
+
+fn third(context: &Context<'_>) -> Vec<Draft> {
+    let (name, full, region) = (
+        &context.cluster.name,
+        context.full_name(),
+        &context.cluster.region,
+    );
+    vec![
         Draft {
             title: "remove the VPC CNI",
             command: format!(

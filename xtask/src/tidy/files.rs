@@ -29,7 +29,10 @@ const MACHINE_PATHS: [&str; 4] = [
 
 /// Files that quote what the rules forbid, each with its reason.
 const QUOTES_ALLOWED: [(&str, &str); 4] = [
-    ("crates/platform/src/render/gitops.rs", "where GKE's nodes keep plugins"),
+    (
+        "crates/platform/src/render/gitops.rs",
+        "where GKE's nodes keep plugins",
+    ),
     ("crates/platform/testdata/render/", "the same, rendered"),
     ("LICENSES/", "texts that are not ours"),
     ("Cargo.lock", "written by cargo"),

@@ -18,6 +18,8 @@ pub(crate) mod ebpf_toolchain;
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const NEXTEST_VERSION: &str = "0.9.143";
 const DENY_VERSION: &str = "0.20.2";
+/// Emulates EC2 and IAM for the tests of generated policies; with only what those two services need.
+const MOTO: [&str; 3] = ["moto[ec2,iam]==5.2.5", "flask", "flask-cors"];
 /// The LLVM that bpf-linker is built against: at least as new as the compiler's own.
 const LLVM: &str = "/usr/lib/llvm-22";
 const LLVM_PACKAGE: &str = "llvm-22-dev";
@@ -134,7 +136,9 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     }
     match need {
         Need::Lab => ensure_kubectl(),
-        Need::Test => ensure_kubectl().and_then(|()| ensure_nextest()),
+        Need::Test => ensure_kubectl()
+            .and_then(|()| ensure_nextest())
+            .and_then(|()| ensure_moto()),
         Need::Check => ensure_components().and_then(|()| ensure_deny()),
         Need::Build | Need::Kernels | Need::Bench | Need::Fuzz => Ok(()),
     }
@@ -227,6 +231,30 @@ fn ensure_nextest() -> Result<()> {
         "cargo-nextest from source",
         cargo_install("cargo-nextest", NEXTEST_VERSION).args(UNOPTIMISED),
     )
+}
+
+/// In an environment of its own below target/, which the tests look for there.
+fn ensure_moto() -> Result<()> {
+    let dir = crate::root().join("target/moto");
+    if dir.join("installed").exists() {
+        return Ok(());
+    }
+    if let Err(error) = install_moto(&dir) {
+        eprintln!("  moto: not there and cannot be had ({error:#}); what needs it will say so");
+    }
+    Ok(())
+}
+
+fn install_moto(dir: &Path) -> Result<()> {
+    let make = |python: &str| run::output(Command::new(python).args(["-m", "venv", "--clear"]).arg(dir));
+    if make("python3").is_err() {
+        apt::install(&["python3-venv"])?;
+        make("/usr/bin/python3").context("cannot make a Python environment")?;
+    }
+    let mut install = Command::new(dir.join("bin/python"));
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    run::step("moto by pip", install.args(MOTO))?;
+    fs::write(dir.join("installed"), MOTO.join("\n")).context("cannot write into target/moto")
 }
 
 fn ensure_deny() -> Result<()> {

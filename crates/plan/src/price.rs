@@ -225,3 +225,23 @@ pub fn price(cloud: Cloud, machine: &str, region: &str) -> Result<Price, DataErr
         |table| table.price(machine, region),
     ))
 }
+
+/// What to say of a machine type that no price list names; `None` when one does.
+///
+/// # Errors
+/// Only if the shipped data are damaged.
+pub fn unlisted(cloud: Cloud, machine: &str) -> Result<Option<String>, DataError> {
+    let Some(table) = PriceTable::shipped(cloud)? else {
+        return Ok(None);
+    };
+    if table.types().any(|known| known == machine) {
+        return Ok(None);
+    }
+    let nearest = data::nearest(machine, table.types());
+    Ok(Some(format!(
+        "{machine} is in no price list of {} ({}): whether there is such a machine is unknown{}",
+        table.provenance.date,
+        table.regions.join(", "),
+        data::suggestion(&nearest)
+    )))
+}

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The verbs that ask running agents, and those that try the network out.
 
+mod advise;
 mod agents;
+mod capacity;
 mod cleanup;
 mod conflicts;
 mod connectivity;
@@ -9,6 +11,7 @@ mod conntrack;
 mod doctor;
 mod endpoint;
 mod http;
+mod iam;
 mod ipam;
 mod map;
 mod node;
@@ -50,6 +53,12 @@ pub(crate) enum Verb {
     Upgrade(upgrade::Args),
     /// Plan, render and verify clusters from one file
     Platform(platform::Args),
+    /// Compute how many pods fit on a node, and how long a subnet lasts
+    Capacity(capacity::Args),
+    /// Say which mode fits a cluster, why, and what is given up
+    Advise(advise::Args),
+    /// Print and check the AWS permissions that a mode needs
+    Iam(iam::Args),
     /// Remove everything of Thalweg from this node
     Cleanup(cleanup::Args),
     /// Show the version, and the agents' when it is said which
@@ -76,6 +85,9 @@ impl Verb {
             Self::Conflicts(args) => args.run(),
             Self::Upgrade(args) => args.run(),
             Self::Platform(args) => block_on(args.run()),
+            Self::Capacity(args) => args.run(),
+            Self::Advise(args) => block_on(args.run()),
+            Self::Iam(args) => args.run(),
             Self::Cleanup(args) => args.run(),
             Self::Version(args) => block_on(args.run()),
             Self::Connectivity(args) => block_on(args.run()),

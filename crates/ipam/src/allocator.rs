@@ -17,10 +17,18 @@ pub enum AllocateError {
         "this node has no pod CIDR yet, so there is no pool of addresses; see Node.spec.podCIDRs and who sets it"
     )]
     NoPool,
+    /// The node has nothing of a pool.
+    #[error("this node has no {family} addresses of pool {pool} yet; it has asked for some")]
+    NoBlock {
+        /// The pool.
+        pool: String,
+        /// The family.
+        family: Family,
+    },
     /// A family's pools are full.
     #[error(
         "no free {family} address in pool {pools}: {used} of {capacity} used, {resting} resting until their connections are \
-         forgotten; delete pods on this node or give it a larger pod CIDR"
+         forgotten; delete pods on this node or give it more addresses"
     )]
     Exhausted {
         /// The family.
@@ -81,7 +89,7 @@ impl Allocator {
     pub fn set_pools(&mut self, specs: &[PoolSpec]) -> Result<(), PoolError> {
         let mut pools: Vec<Pool> = Vec::with_capacity(specs.len());
         for spec in specs {
-            let mut pool = Pool::new(*spec)?;
+            let mut pool = Pool::new(spec.clone())?;
             if let Some(other) = pools.iter().find(|other| overlap(&other.spec.cidr, &spec.cidr)) {
                 return Err(PoolError::Overlap(other.spec.cidr, spec.cidr));
             }
@@ -99,11 +107,44 @@ impl Allocator {
     /// # Errors
     /// When a family has no free address, or there is no pool.
     pub fn allocate(&mut self, owner: &EndpointId) -> Result<Vec<IpAddr>, AllocateError> {
-        let mut found = Vec::new();
-        for family in [Family::Ipv4, Family::Ipv6] {
-            if self.pools.iter().any(|pool| pool.family() == family) {
-                found.push(self.find(family)?);
-            }
+        let has = |family: &Family| self.pools.iter().any(|pool| pool.family() == *family);
+        let families: Vec<Family> = [Family::Ipv4, Family::Ipv6].into_iter().filter(has).collect();
+        self.allocate_where(owner, &families, |_| true)
+    }
+
+    /// Gives `owner` one address of each of these families out of the node's CIDRs of one pool of the cluster, or none at all.
+    ///
+    /// # Errors
+    /// When a family has no free address, or the node has no CIDR of that pool and family.
+    pub fn allocate_from(
+        &mut self,
+        owner: &EndpointId,
+        pool: &str,
+        families: &[Family],
+    ) -> Result<Vec<IpAddr>, AllocateError> {
+        let of_pool = |one: &Pool| one.spec.pool == pool;
+        let has = |family: Family| {
+            let mut pools = self.pools.iter();
+            pools.any(|one| of_pool(one) && one.family() == family && !one.spec.draining)
+        };
+        if let Some(family) = families.iter().find(|family| !has(**family)) {
+            return Err(AllocateError::NoBlock {
+                pool: pool.to_owned(),
+                family: *family,
+            });
+        }
+        self.allocate_where(owner, families, of_pool)
+    }
+
+    fn allocate_where(
+        &mut self,
+        owner: &EndpointId,
+        families: &[Family],
+        wanted: impl Fn(&Pool) -> bool,
+    ) -> Result<Vec<IpAddr>, AllocateError> {
+        let mut found = Vec::with_capacity(families.len());
+        for family in families {
+            found.push(self.find(*family, &wanted)?);
         }
         if found.is_empty() {
             return Err(AllocateError::NoPool);
@@ -184,39 +225,38 @@ impl Allocator {
         self.pools.iter().map(|pool| self.usage_of(pool)).collect()
     }
 
-    fn find(&self, family: Family) -> Result<(usize, IpAddr), AllocateError> {
+    fn find(
+        &self,
+        family: Family,
+        wanted: impl Fn(&Pool) -> bool,
+    ) -> Result<(usize, IpAddr), AllocateError> {
         let taken = |ip| self.owners.contains_key(&ip) || self.resting.contains(&ip);
-        let mut pools = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(_, pool)| pool.family() == family);
+        let eligible = |pool: &Pool| pool.family() == family && !pool.spec.draining && wanted(pool);
+        let mut pools = self.pools.iter().enumerate().filter(|(_, pool)| eligible(pool));
         let found = pools.find_map(|(index, pool)| pool.find(taken).map(|ip| (index, ip)));
         found.ok_or_else(|| {
-            let of_family: Vec<_> = self
-                .usage()
-                .into_iter()
-                .filter(|usage| usage.family == family)
-                .collect();
+            let full = self.pools.iter().filter(|pool| eligible(pool));
+            let full: Vec<PoolUsage> = full.map(|pool| self.usage_of(pool)).collect();
             AllocateError::Exhausted {
                 family,
-                pools: self.pool_names(|pool| pool.family() == family),
-                used: of_family.iter().map(|usage| usage.used).sum(),
-                capacity: of_family.iter().map(|usage| usage.capacity).sum(),
-                resting: of_family.iter().map(|usage| usage.resting).sum(),
+                pools: self.pool_names(eligible),
+                used: full.iter().map(|usage| usage.used).sum(),
+                capacity: full.iter().map(|usage| usage.capacity).sum(),
+                resting: full.iter().map(|usage| usage.resting).sum(),
             }
         })
     }
 
     fn usage_of(&self, pool: &Pool) -> PoolUsage {
-        let count =
-            |ips: &mut dyn Iterator<Item = &IpAddr>| ips.filter(|ip| pool.contains(**ip)).count() as u64;
+        let within = pool.first_address()..=pool.last_address();
         PoolUsage {
+            pool: pool.spec.pool.clone(),
             cidr: pool.spec.cidr,
             family: pool.family(),
             capacity: pool.capacity(),
-            used: count(&mut self.owners.keys()),
-            resting: count(&mut self.resting.iter()),
+            used: self.owners.range(within.clone()).count() as u64,
+            resting: self.resting.range(within).count() as u64,
+            draining: pool.spec.draining,
         }
     }
 

@@ -6,6 +6,7 @@
 //! says when an address has rested. Start with [`Allocator`].
 
 mod allocator;
+pub mod cluster;
 mod pool;
 
 pub use allocator::{AllocateError, Allocator, ClaimError};

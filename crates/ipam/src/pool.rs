@@ -7,19 +7,25 @@ use ipnet::IpNet;
 use model::Family;
 
 /// A CIDR to give addresses from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSpec {
+    /// The pool of the cluster that it is of; empty where there are none.
+    pub pool: String,
     /// The CIDR.
     pub cidr: IpNet,
     /// How many of its first usable addresses are never given.
     pub reserve_first: u32,
+    /// Whether it is to be given back: no new address comes from it.
+    pub draining: bool,
 }
 
 impl From<IpNet> for PoolSpec {
     fn from(cidr: IpNet) -> Self {
         Self {
+            pool: String::new(),
             cidr,
             reserve_first: 0,
+            draining: false,
         }
     }
 }
@@ -38,9 +44,11 @@ pub enum PoolError {
 }
 
 /// How full a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolUsage {
-    /// The pool.
+    /// The pool of the cluster that it is of; empty where there are none.
+    pub pool: String,
+    /// The addresses.
     pub cidr: IpNet,
     /// Its family.
     pub family: Family,
@@ -50,6 +58,8 @@ pub struct PoolUsage {
     pub used: u64,
     /// Addresses that rest after their release.
     pub resting: u64,
+    /// Whether it is to be given back.
+    pub draining: bool,
 }
 
 impl PoolUsage {
@@ -102,6 +112,14 @@ impl Pool {
 
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {
         Family::of(&ip) == self.family() && (self.first..=self.last).contains(&to_number(ip))
+    }
+
+    pub(crate) fn first_address(&self) -> IpAddr {
+        from_number(self.first, self.family())
+    }
+
+    pub(crate) fn last_address(&self) -> IpAddr {
+        from_number(self.last, self.family())
     }
 
     /// The next address that `taken` does not hold, after the one that was found last. Ends after as many steps as there are

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::EndpointId;
+use model::{EndpointId, Family};
 use proptest::prelude::*;
 
 use super::*;
@@ -28,8 +28,8 @@ fn both_families_or_none() {
 #[test]
 fn network_broadcast_and_reserved_addresses_are_not_given() {
     let spec = PoolSpec {
-        cidr: "10.0.0.0/29".parse().unwrap(),
         reserve_first: 2,
+        ..net("10.0.0.0/29").into()
     };
     let mut pools = Allocator::new();
     pools.set_pools(&[spec]).unwrap();
@@ -111,11 +111,55 @@ fn pools_that_cannot_be_used_change_nothing() {
     assert!(error.to_string().contains("10.1.0.0/16 and 10.1.2.0/24 overlap"));
     assert_eq!(pools.usage()[0].cidr.to_string(), "10.0.0.0/24");
     let tiny = PoolSpec {
-        cidr: "10.0.0.0/32".parse().unwrap(),
         reserve_first: 1,
+        ..net("10.0.0.0/32").into()
     };
     assert!(matches!(pools.set_pools(&[tiny]), Err(PoolError::Empty(_))));
     assert_eq!(Allocator::new().allocate(&id(1)), Err(AllocateError::NoPool));
+}
+
+#[test]
+fn pods_of_a_pool_get_addresses_of_all_its_blocks_and_of_no_other_pool() {
+    let of = |pool: &str, cidr: &str| PoolSpec {
+        pool: pool.into(),
+        ..net(cidr).into()
+    };
+    let both = [Family::Ipv4, Family::Ipv6];
+    let mut pools = Allocator::new();
+    let mut blocks = vec![
+        of("a", "10.0.0.0/30"),
+        of("a", "fd00::/120"),
+        of("b", "10.9.0.0/29"),
+        of("a", "10.0.0.8/30"),
+    ];
+    pools.set_pools(&blocks).unwrap();
+    let given: Vec<_> = (0..4)
+        .map(|n| pools.allocate_from(&id(n), "a", &both).unwrap()[0])
+        .collect();
+    assert_eq!(given, ["10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.10"].map(ip));
+    let error = pools.allocate_from(&id(5), "a", &both).unwrap_err().to_string();
+    assert!(
+        error.contains("10.0.0.0/30, 10.0.0.8/30: 4 of 4 used"),
+        "{error}"
+    );
+    assert!(matches!(
+        pools.allocate_from(&id(5), "b", &both),
+        Err(AllocateError::NoBlock {
+            family: Family::Ipv6,
+            ..
+        })
+    ));
+    assert_eq!(pools.allocate_from(&id(5), "b", &both[..1]).unwrap(), [ip("10.9.0.1")]);
+
+    // A block that is to go gives nothing, not even what comes back to it; a new one does.
+    blocks[0].draining = true;
+    blocks.push(of("a", "10.0.0.4/30"));
+    pools.set_pools(&blocks).unwrap();
+    pools.release(&id(0));
+    assert!(pools.rested(given[0]));
+    assert_eq!(pools.allocate_from(&id(6), "a", &both).unwrap()[0], ip("10.0.0.5"));
+    let usage = pools.usage();
+    assert!(usage[0].draining && usage[0].used == 1, "{usage:?}");
 }
 
 #[derive(Debug, Clone)]
@@ -192,13 +236,11 @@ fn allocator(cidrs: &[&str]) -> Allocator {
 }
 
 fn specs(cidrs: &[&str]) -> Vec<PoolSpec> {
-    cidrs
-        .iter()
-        .map(|cidr| PoolSpec {
-            cidr: cidr.parse().unwrap(),
-            reserve_first: 0,
-        })
-        .collect()
+    cidrs.iter().map(|cidr| net(cidr).into()).collect()
+}
+
+fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
 }
 
 fn id(n: u8) -> EndpointId {

@@ -62,6 +62,9 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// Whether it lives in the node's own network namespace and so has no endpoint.
     pub host_network: bool,
+    /// The pool that its addresses come from, if it says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 impl fmt::Display for EndpointId {

@@ -9,11 +9,16 @@
 
 mod endpoint;
 mod family;
+mod ippool;
 mod mac;
 mod node;
 
 pub use endpoint::{Endpoint, EndpointId, ParseEndpointIdError, Pod, PodRef};
 pub use family::Family;
+pub use ippool::{
+    Block, BlockReport, DEFAULT_POOL, Grant, Holder, IpPool, Namespace, NodePools, NodeReport, PoolCondition,
+    PoolRange, PoolReport, PoolState, PoolUse, overlap, usable_addresses,
+};
 pub use mac::{Mac, ParseMacError};
 pub use node::Node;
 

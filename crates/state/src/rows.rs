@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tells the model's things apart in tables.
 
-use model::{Endpoint, EndpointId, Node, Pod};
+use model::{Endpoint, EndpointId, IpPool, Namespace, Node, NodePools, Pod};
 
 use crate::Row;
 
@@ -38,5 +38,29 @@ impl Row for Endpoint {
 
     fn key(&self) -> EndpointId {
         self.id.clone()
+    }
+}
+
+impl Row for IpPool {
+    type Key = String;
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for NodePools {
+    type Key = String;
+
+    fn key(&self) -> String {
+        self.node.clone()
+    }
+}
+
+impl Row for Namespace {
+    type Key = String;
+
+    fn key(&self) -> String {
+        self.name.clone()
     }
 }

@@ -2,7 +2,8 @@
 //! The agent's configuration and the types of the agent socket.
 //!
 //! [`config::Config`] is what an operator decides, checked. [`agent`] is what the agent answers on its socket and
-//! what the command line shows. Nothing here acts: no file is opened, no environment read, no socket made.
+//! what the command line shows. [`crd`] are our own kinds of Kubernetes objects. Nothing here acts: no file is opened, no environment read, no socket made.
 
 pub mod agent;
 pub mod config;
+pub mod crd;

@@ -26,6 +26,8 @@ pub struct IpPool {
     pub generation: i64,
     /// What it consists of, at most one range per family, IPv4 first.
     pub ranges: Vec<PoolRange>,
+    /// What is wrong with its specification, if it cannot be understood; it has no ranges then.
+    pub fault: Option<String>,
     /// Which node holds which block: the one place that decides it.
     pub blocks: BTreeMap<IpNet, Holder>,
     /// The term of the operator that wrote last.

@@ -14,6 +14,8 @@ use super::summary::ACCEPTED;
 /// Why a pool may not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// Its specification cannot be understood.
+    Fault(String),
     /// Another pool has some of its addresses.
     Pool {
         /// Ours.
@@ -53,6 +55,7 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Fault(_) => "Invalid",
             Self::Pool { .. } => "OverlapsPool",
             Self::Itself { .. } => "OverlapsItself",
             Self::Node { .. } => "ContainsNode",
@@ -64,6 +67,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Fault(fault) => f.write_str(fault),
             Self::Pool {
                 cidr,
                 other,
@@ -129,6 +133,9 @@ fn between(pool: &IpPool, other: &IpPool) -> Option<Refusal> {
 
 /// What is wrong with a pool whatever other pools there are.
 fn unfit(world: &World, pool: &IpPool) -> Option<Refusal> {
+    if let Some(fault) = &pool.fault {
+        return Some(Refusal::Fault(fault.clone()));
+    }
     let mut seen: BTreeSet<IpNet> = BTreeSet::new();
     for cidr in pool.cidrs() {
         if let Some(other) = seen.iter().find(|other| overlap(other, cidr)) {

@@ -178,8 +178,13 @@ impl<'a> View<'a> {
             .filter(|range| capacity(kept(&blocks, range)) < wanted)
             .filter_map(|range| self.shortage(pool, range, blocks.len(), taken))
             .collect();
+        let before = node.grant(&pool.name).map(|grant| grant.families.clone());
         let mut families: Vec<Family> = pool.ranges.iter().map(PoolRange::family).collect();
         families.sort_unstable();
+        let families = match &pool.fault {
+            Some(_) => before.unwrap_or_default(),
+            None => families,
+        };
         Grant {
             pool: pool.name.clone(),
             families,
@@ -244,7 +249,8 @@ impl<'a> View<'a> {
                     let left = capacity(kept(blocks, range)).saturating_sub(size);
                     wanted == 0 || left >= wanted + size / 2
                 }
-                _ => true,
+                // With a specification that nobody understands, nothing is taken from anybody.
+                _ => pool.fault.is_none(),
             };
             if blocks[index].releasing || !empty || !spare {
                 memory.surplus.remove(&key);

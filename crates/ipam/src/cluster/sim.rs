@@ -16,9 +16,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Allocator, PoolSpec};
 
-const NODES: [&str; 4] = ["a", "b", "c", "d"];
+const NODES: [&str; 3] = ["a", "b", "c"];
 const OPERATORS: usize = 3;
-const SPARE: u32 = 3;
+const SPARE: u32 = 1;
+/// A surplus is asked back at once: the more often blocks change hands, the more can go wrong.
+const AT_ONCE: u64 = 0;
 
 /// What becomes of a write on its way.
 #[derive(Debug, Clone, Copy)]
@@ -37,12 +39,18 @@ enum Event {
     Elect(usize),
     Observe(usize, u8),
     Step(usize, Fate),
+    /// A whole pass, in which one write has a fate.
+    Pass(usize, usize, Fate),
     CrashOperator(usize),
     Land(usize),
     Add(usize),
+    Burst(usize, u8),
     Del(usize, usize),
+    Empty(usize),
     Rested(usize),
     Sync(usize),
+    /// All that a healthy agent does in a while.
+    Tidy(usize),
     Report(usize, bool),
     CrashAgent(usize, bool),
     Join(usize),
@@ -64,24 +72,28 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Fate::Late),
     ];
     prop_oneof![
-        2 => operator.clone().prop_map(Event::Elect),
-        8 => (operator.clone(), any::<u8>()).prop_map(|(o, what)| Event::Observe(o, what)),
-        30 => (operator.clone(), fate).prop_map(|(o, fate)| Event::Step(o, fate)),
+        3 => operator.clone().prop_map(Event::Elect),
+        10 => (operator.clone(), any::<u8>()).prop_map(|(o, what)| Event::Observe(o, what)),
+        12 => (operator.clone(), fate.clone()).prop_map(|(o, fate)| Event::Step(o, fate)),
+        14 => (operator.clone(), 0..6_usize, fate).prop_map(|(o, which, fate)| Event::Pass(o, which, fate)),
         1 => operator.prop_map(Event::CrashOperator),
-        3 => any::<usize>().prop_map(Event::Land),
-        14 => node.clone().prop_map(Event::Add),
-        8 => (node.clone(), any::<usize>()).prop_map(|(n, pod)| Event::Del(n, pod)),
-        6 => node.clone().prop_map(Event::Rested),
-        12 => node.clone().prop_map(Event::Sync),
-        10 => (node.clone(), any::<bool>()).prop_map(|(n, late)| Event::Report(n, late)),
+        5 => any::<usize>().prop_map(Event::Land),
+        4 => node.clone().prop_map(Event::Add),
+        5 => (node.clone(), 1..6_u8).prop_map(|(n, count)| Event::Burst(n, count)),
+        4 => (node.clone(), any::<usize>()).prop_map(|(n, pod)| Event::Del(n, pod)),
+        4 => node.clone().prop_map(Event::Empty),
+        2 => node.clone().prop_map(Event::Rested),
+        6 => node.clone().prop_map(Event::Sync),
+        14 => node.clone().prop_map(Event::Tidy),
+        5 => (node.clone(), any::<bool>()).prop_map(|(n, late)| Event::Report(n, late)),
         2 => (node.clone(), any::<bool>()).prop_map(|(n, online)| Event::CrashAgent(n, online)),
-        2 => node.clone().prop_map(Event::Join),
-        1 => node.prop_map(Event::Leave),
+        3 => node.clone().prop_map(Event::Join),
+        2 => node.prop_map(Event::Leave),
         1 => Just(Event::Widen),
         1 => Just(Event::Rival),
         1 => Just(Event::RivalGoes),
         1 => Just(Event::LedgerLost),
-        3 => (0..90_u8).prop_map(Event::Wait),
+        2 => (0..90_u8).prop_map(Event::Wait),
     ]
 }
 
@@ -120,8 +132,9 @@ impl Store {
             generation: 1,
             ranges: vec![PoolRange {
                 cidrs: vec![net(cidr)],
-                block_len: 29,
+                block_len: 30,
             }],
+            fault: None,
             blocks: BTreeMap::new(),
             term: 0,
             sequence: 0,
@@ -296,7 +309,7 @@ impl Operator {
             Some(pass) => pass,
             None => {
                 let memory = std::mem::take(&mut self.memory);
-                match Pass::new(self.seen.clone(), memory, self.term, (now, HOLD)) {
+                match Pass::new(self.seen.clone(), memory, self.term, (now, AT_ONCE)) {
                     Ok(pass) => pass,
                     Err(_) => {
                         self.crash();
@@ -490,7 +503,7 @@ struct Sim {
 impl Sim {
     fn new() -> Self {
         let mut store = Store::default();
-        store.add_pool(DEFAULT_POOL, "10.0.0.0/26");
+        store.add_pool(DEFAULT_POOL, "10.0.0.0/27");
         let mut sim = Self {
             store,
             operators: Default::default(),
@@ -537,6 +550,16 @@ impl Sim {
             Event::Step(which, fate) => {
                 self.operators[which].step(&mut self.store, fate, self.now);
             }
+            Event::Pass(which, number, fate) => {
+                self.operators[which].observe(&self.store.world, 7);
+                for step in 0..100 {
+                    let fate = if step == number { fate } else { Fate::Answered };
+                    if !self.operators[which].step(&mut self.store, fate, self.now) {
+                        break;
+                    }
+                    self.check();
+                }
+            }
             Event::CrashOperator(which) => self.operators[which].crash(),
             Event::Land(which) => self.store.land(which),
             Event::Wait(seconds) => self.now += u64::from(seconds),
@@ -548,16 +571,19 @@ impl Sim {
             Event::Widen => self.widen(),
             Event::Rival => {
                 if !self.store.world.pools.contains_key("rival") {
-                    self.store.add_pool("rival", "10.0.0.32/27");
+                    self.store.add_pool("rival", "10.0.0.16/28");
                 }
             }
             Event::RivalGoes => self.rival_goes(),
             // As after a restore from a backup, which leaves status out.
             Event::LedgerLost => self.lose_ledger(),
             Event::Add(node)
+            | Event::Burst(node, _)
             | Event::Del(node, _)
+            | Event::Empty(node)
             | Event::Rested(node)
             | Event::Sync(node)
+            | Event::Tidy(node)
             | Event::Report(node, _)
             | Event::CrashAgent(node, _) => {
                 if self.nodes[node].alive {
@@ -568,6 +594,15 @@ impl Sim {
     }
 
     fn at_node(&mut self, number: usize, event: &Event) {
+        let parts: &[Event] = match *event {
+            Event::Burst(node, count) => &vec![Event::Add(node); count.into()],
+            Event::Empty(node) => &vec![Event::Del(node, 0); self.nodes[node].pods.len()],
+            Event::Tidy(node) => &[Event::Rested(node), Event::Sync(node), Event::Report(node, false)],
+            _ => &[],
+        };
+        for part in parts {
+            self.at_node(number, part);
+        }
         let (name, node) = (NODES[number], &mut self.nodes[number]);
         match *event {
             Event::Add(_) => {
@@ -602,7 +637,7 @@ impl Sim {
         let version = self.store.version();
         let pool = self.store.world.pools.get_mut(DEFAULT_POOL).unwrap();
         if pool.ranges[0].cidrs.len() == 1 {
-            pool.ranges[0].cidrs.push(net("10.0.1.0/28"));
+            pool.ranges[0].cidrs.push(net("10.0.1.0/29"));
             (pool.generation, pool.version) = (pool.generation + 1, version);
         }
     }
@@ -661,7 +696,7 @@ impl Sim {
             self.check();
         }
         self.elect(0);
-        for _ in 0..40 {
+        for _ in 0..25 {
             self.operators[0].observe(&self.store.world, 7);
             while self.operators[0].step(&mut self.store, Fate::Answered, self.now) {
                 self.check();
@@ -679,7 +714,7 @@ impl Sim {
                     self.check();
                 }
             }
-            self.now += HOLD;
+            self.now += 60;
         }
         self.check_calm();
     }
@@ -720,7 +755,7 @@ impl Sim {
             }
             // Nobody keeps what it does not need.
             assert!(
-                has <= u128::from(wanted) + 12,
+                has <= u128::from(wanted) + 4,
                 "{} wants {wanted} and keeps {has}",
                 NODES[number]
             );
@@ -733,9 +768,9 @@ fn net(text: &str) -> IpNet {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
     #[test]
-    fn no_block_at_two_nodes_no_address_twice_and_none_lost(events in proptest::collection::vec(event(), 20..400)) {
+    fn no_block_at_two_nodes_no_address_twice_and_none_lost(events in proptest::collection::vec(event(), 20..200)) {
         let mut sim = Sim::new();
         sim.elect(0);
         for event in &events {

@@ -225,11 +225,7 @@ impl Allocator {
         self.pools.iter().map(|pool| self.usage_of(pool)).collect()
     }
 
-    fn find(
-        &self,
-        family: Family,
-        wanted: impl Fn(&Pool) -> bool,
-    ) -> Result<(usize, IpAddr), AllocateError> {
+    fn find(&self, family: Family, wanted: impl Fn(&Pool) -> bool) -> Result<(usize, IpAddr), AllocateError> {
         let taken = |ip| self.owners.contains_key(&ip) || self.resting.contains(&ip);
         let eligible = |pool: &Pool| pool.family() == family && !pool.spec.draining && wanted(pool);
         let mut pools = self.pools.iter().enumerate().filter(|(_, pool)| eligible(pool));

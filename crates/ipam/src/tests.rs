@@ -138,10 +138,7 @@ fn pods_of_a_pool_get_addresses_of_all_its_blocks_and_of_no_other_pool() {
         .collect();
     assert_eq!(given, ["10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.10"].map(ip));
     let error = pools.allocate_from(&id(5), "a", &both).unwrap_err().to_string();
-    assert!(
-        error.contains("10.0.0.0/30, 10.0.0.8/30: 4 of 4 used"),
-        "{error}"
-    );
+    assert!(error.contains("10.0.0.0/30, 10.0.0.8/30: 4 of 4 used"), "{error}");
     assert!(matches!(
         pools.allocate_from(&id(5), "b", &both),
         Err(AllocateError::NoBlock {
@@ -149,7 +146,10 @@ fn pods_of_a_pool_get_addresses_of_all_its_blocks_and_of_no_other_pool() {
             ..
         })
     ));
-    assert_eq!(pools.allocate_from(&id(5), "b", &both[..1]).unwrap(), [ip("10.9.0.1")]);
+    assert_eq!(
+        pools.allocate_from(&id(5), "b", &both[..1]).unwrap(),
+        [ip("10.9.0.1")]
+    );
 
     // A block that is to go gives nothing, not even what comes back to it; a new one does.
     blocks[0].draining = true;
@@ -157,7 +157,10 @@ fn pods_of_a_pool_get_addresses_of_all_its_blocks_and_of_no_other_pool() {
     pools.set_pools(&blocks).unwrap();
     pools.release(&id(0));
     assert!(pools.rested(given[0]));
-    assert_eq!(pools.allocate_from(&id(6), "a", &both).unwrap()[0], ip("10.0.0.5"));
+    assert_eq!(
+        pools.allocate_from(&id(6), "a", &both).unwrap()[0],
+        ip("10.0.0.5")
+    );
     let usage = pools.usage();
     assert!(usage[0].draining && usage[0].used == 1, "{usage:?}");
 }

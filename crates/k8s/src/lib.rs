@@ -5,12 +5,24 @@
 //! give up. Objects become values of `model` here, with as little as possible kept of them on the way: of a Node of
 //! twenty kilobytes we need its name, its addresses and its pod CIDRs.
 //!
+//! [`IpPools`] writes pools of addresses, [`Election`] holds a lease, [`Reporter`] writes events.
+//!
 //! Nothing here decides anything. An object that cannot be understood is reported in the [`WatchStatus`] and skipped;
 //! what was known of it before stays.
 
 mod client;
+mod definitions;
+mod events;
+mod ippools;
+mod lease;
 mod objects;
 mod watch;
 
 pub use client::{Api, ConnectError, connect};
-pub use watch::{WatchStatus, watch_nodes, watch_pods};
+pub use definitions::{DefinitionError, ensure_definitions};
+pub use events::{Reporter, Severity};
+pub use ippools::{IpPools, ReportError};
+pub use lease::{Election, LeaseTimes, Standing};
+pub use watch::{
+    WatchStatus, watch_machines, watch_namespaces, watch_node_pools, watch_nodes, watch_pods, watch_pools,
+};

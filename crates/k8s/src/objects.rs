@@ -2,13 +2,15 @@
 //! The little that we read of Kubernetes objects, and what becomes of it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use api::crd::POOL_ANNOTATION;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use model::{Node, Pod, PodRef};
+use model::{Machine, Namespace, Node, Pod, PodRef};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use state::{PodKey, Row};
@@ -26,6 +28,8 @@ pub(crate) enum ObjectError {
     Shape(&'static str),
     #[error("it has no {0}")]
     Missing(&'static str),
+    #[error(transparent)]
+    Fault(#[from] api::crd::FaultError),
 }
 
 /// A field that does not spoil the whole list when it has the wrong shape.
@@ -191,6 +195,72 @@ impl Parse for Pod {
             },
             labels: metadata.labels.unwrap_or_default(),
             host_network: object.spec.host_network.get("spec.hostNetwork")?.unwrap_or(false),
+            pool: pool_of(metadata.annotations),
+        })
+    }
+}
+
+fn pool_of(annotations: Option<BTreeMap<String, String>>) -> Option<String> {
+    let pool = annotations?.remove(POOL_ANNOTATION)?;
+    (!pool.is_empty()).then_some(pool)
+}
+
+/// What we read of a Node to tell which one it is.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct MachineObject {
+    #[serde(default)]
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+/// What we read of a Namespace.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NamespaceObject {
+    #[serde(default)]
+    pub(crate) metadata: ObjectMeta,
+}
+
+impl Parse for Machine {
+    type Object = MachineObject;
+
+    fn key_of(meta: &ObjectMeta) -> String {
+        meta.name.clone().unwrap_or_default()
+    }
+
+    fn parse(object: MachineObject) -> Result<Self, ObjectError> {
+        let addresses = object
+            .status
+            .addresses
+            .get("status.addresses")?
+            .unwrap_or_default();
+        let metadata = object.metadata;
+        Ok(Self {
+            name: metadata.name.ok_or(ObjectError::Missing("metadata.name"))?,
+            uid: metadata.uid.ok_or(ObjectError::Missing("metadata.uid"))?,
+            // Host names are among them.
+            addresses: addresses
+                .iter()
+                .filter_map(|address| address.address.parse().ok())
+                .collect(),
+        })
+    }
+}
+
+impl Parse for Namespace {
+    type Object = NamespaceObject;
+
+    fn key_of(meta: &ObjectMeta) -> String {
+        meta.name.clone().unwrap_or_default()
+    }
+
+    fn parse(object: NamespaceObject) -> Result<Self, ObjectError> {
+        Ok(Self {
+            name: object
+                .metadata
+                .name
+                .ok_or(ObjectError::Missing("metadata.name"))?,
+            pool: pool_of(object.metadata.annotations),
         })
     }
 }
@@ -226,6 +296,8 @@ macro_rules! stands_for {
 
 stands_for!(NodeObject, core::Node);
 stands_for!(PodObject, core::Pod);
+stands_for!(MachineObject, core::Node);
+stands_for!(NamespaceObject, core::Namespace);
 
 #[cfg(test)]
 mod tests {
@@ -303,11 +375,13 @@ mod tests {
     #[test]
     fn a_pod_keeps_its_name_labels_and_whether_it_is_on_the_host_network() {
         let pod = pod(json!({
-            "metadata": {"name": "p", "namespace": "default", "uid": "u", "labels": {"app": "web"}},
+            "metadata": {"name": "p", "namespace": "default", "uid": "u", "labels": {"app": "web"},
+                         "annotations": {"ipam.thalweg.io/pool": "blue", "other": "x"}},
             "spec": {"hostNetwork": true, "containers": [{"name": "c"}]},
         }))
         .unwrap();
         assert_eq!(pod.pod.to_string(), "default/p");
+        assert_eq!(pod.pool.as_deref(), Some("blue"));
         assert_eq!(
             (pod.pod.uid.as_str(), pod.labels["app"].as_str(), pod.host_network),
             ("u", "web", true)

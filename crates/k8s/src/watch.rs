@@ -13,13 +13,14 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as start};
 use kube::{Client, Resource as _};
-use model::{Node, Pod};
+use model::{IpPool, Machine, Namespace, Node, NodePools, Pod};
 use serde::de::DeserializeOwned;
 use state::Writer;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::objects::{NodeObject, Parse, PodObject};
+use crate::ippools::{NodePoolsObject, PoolObject};
+use crate::objects::{MachineObject, NamespaceObject, NodeObject, Parse, PodObject};
 
 /// Objects per answer while listing: a Node has some twenty kilobytes, and a whole answer is in memory at once.
 const PAGE_SIZE: u32 = 100;
@@ -76,6 +77,43 @@ pub async fn watch_pods(client: Client, node: &str, pods: Writer<Pod>, status: w
     let api = kube::Api::<PodObject>::all(client);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     run(api, config, Sink::new(pods, status)).await;
+}
+
+/// Keeps `pools` equal to the cluster's pools of addresses. Runs until it is dropped.
+pub async fn watch_pools(client: Client, pools: Writer<IpPool>, status: watch::Sender<WatchStatus>) {
+    let api = kube::Api::<PoolObject>::all(client);
+    run(api, watcher::Config::default(), Sink::new(pools, status)).await;
+}
+
+/// Keeps `nodes` equal to what nodes have of the pools. Runs until it is dropped.
+pub async fn watch_node_pools(client: Client, nodes: Writer<NodePools>, status: watch::Sender<WatchStatus>) {
+    let api = kube::Api::<NodePoolsObject>::all(client);
+    run(api, watcher::Config::default(), Sink::new(nodes, status)).await;
+}
+
+/// Keeps `machines` equal to the cluster's nodes, or the one of that name. Runs until it is dropped.
+pub async fn watch_machines(
+    client: Client,
+    name: Option<&str>,
+    machines: Writer<Machine>,
+    status: watch::Sender<WatchStatus>,
+) {
+    let api = kube::Api::<MachineObject>::all(client);
+    let config = match name {
+        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        None => watcher::Config::default(),
+    };
+    run(api, config, Sink::new(machines, status)).await;
+}
+
+/// Keeps `namespaces` equal to the cluster's. Runs until it is dropped.
+pub async fn watch_namespaces(
+    client: Client,
+    namespaces: Writer<Namespace>,
+    status: watch::Sender<WatchStatus>,
+) {
+    let api = kube::Api::<NamespaceObject>::all(client);
+    run(api, watcher::Config::default(), Sink::new(namespaces, status)).await;
 }
 
 async fn run<R>(api: kube::Api<R::Object>, config: watcher::Config, mut sink: Sink<R>)

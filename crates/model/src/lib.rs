@@ -20,7 +20,7 @@ pub use ippool::{
     PoolRange, PoolReport, PoolState, PoolUse, overlap, usable_addresses,
 };
 pub use mac::{Mac, ParseMacError};
-pub use node::Node;
+pub use node::{Machine, Node};
 
 /// An address of either family.
 pub type Addr = std::net::IpAddr;

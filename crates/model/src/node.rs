@@ -19,6 +19,17 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
 }
 
+/// A Node of Kubernetes as the one that it is: deleted and made anew it is another machine, whatever its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// All its addresses, of whatever kind.
+    pub addresses: Vec<IpAddr>,
+}
+
 impl Node {
     /// The node's first underlay address of a family.
     #[must_use]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tells the model's things apart in tables.
 
-use model::{Endpoint, EndpointId, IpPool, Namespace, Node, NodePools, Pod};
+use model::{Endpoint, EndpointId, IpPool, Machine, Namespace, Node, NodePools, Pod};
 
 use crate::Row;
 
@@ -58,6 +58,14 @@ impl Row for NodePools {
 }
 
 impl Row for Namespace {
+    type Key = String;
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Machine {
     type Key = String;
 
     fn key(&self) -> String {

@@ -155,7 +155,10 @@ fn grant(pool: NodePool) -> Result<Grant, FaultError> {
             releasing: one.releasing,
         })
     };
-    let families = pool.families.iter().map(|text| family("spec.pools.families", text));
+    let families = pool
+        .families
+        .iter()
+        .map(|text| family("spec.pools.families", text));
     Ok(Grant {
         blocks: pool.cidrs.iter().map(block).collect::<Result<_, _>>()?,
         families: families.collect::<Result<_, _>>()?,

@@ -42,7 +42,10 @@ fn a_pool_that_cannot_be_understood_says_where_and_why() {
             json!({"ipv6": {"cidrs": ["fd00::/48"], "nodeMaskSize": 120}}),
             "24 more",
         ),
-        (json!({"ipv4": {"cidrs": [], "nodeMaskSize": 24}}), "spec.ipv4.cidrs"),
+        (
+            json!({"ipv4": {"cidrs": [], "nodeMaskSize": 24}}),
+            "spec.ipv4.cidrs",
+        ),
     ] {
         let fault = parsed(spec, json!({})).unwrap().fault.unwrap();
         assert!(fault.contains(said), "{fault}");
@@ -58,10 +61,14 @@ fn a_pool_that_cannot_be_understood_says_where_and_why() {
 
 #[test]
 fn what_is_written_of_a_node_reads_back() {
-    let spec: NodeSpec = read(json!({"term": 2, "pools": [{"name": "default", "families": ["ipv4"],
-        "cidrs": [{"cidr": "10.0.0.0/24"}, {"cidr": "10.0.1.0/24", "releasing": true}], "shortage": "s"}]}));
-    let status: NodeStatus = read(json!({"observedGeneration": 4, "used": 2, "capacity": 254, "pools": [
-        {"name": "default", "wanted": 8, "cidrs": [{"cidr": "10.0.0.0/24", "used": 2, "resting": 1}]}]}));
+    let spec: NodeSpec = read(
+        json!({"term": 2, "pools": [{"name": "default", "families": ["ipv4"],
+        "cidrs": [{"cidr": "10.0.0.0/24"}, {"cidr": "10.0.1.0/24", "releasing": true}], "shortage": "s"}]}),
+    );
+    let status: NodeStatus = read(
+        json!({"observedGeneration": 4, "used": 2, "capacity": 254, "pools": [
+        {"name": "default", "wanted": 8, "cidrs": [{"cidr": "10.0.0.0/24", "used": 2, "resting": 1}]}]}),
+    );
     let node = node_pools(Meta::default(), spec.clone(), status.clone()).unwrap();
     assert_eq!(node.blocks().filter(|block| block.releasing).count(), 1);
     let grants: Vec<NodePool> = node.grants.iter().cloned().map(Into::into).collect();

@@ -67,11 +67,7 @@ pub(super) fn count(range: &PoolRange) -> u64 {
         let bits = u32::from(range.block_len.saturating_sub(cidr.prefix_len()));
         1_u64.checked_shl(bits).unwrap_or(u64::MAX)
     };
-    range
-        .cidrs
-        .iter()
-        .map(of)
-        .fold(0, u64::saturating_add)
+    range.cidrs.iter().map(of).fold(0, u64::saturating_add)
 }
 
 /// The block that begins at or after `number`, rounded up to a whole block, if it is inside `cidr`.

@@ -27,11 +27,7 @@ impl History {
             return;
         }
         self.samples.push_back((now, used));
-        while self
-            .samples
-            .front()
-            .is_some_and(|(then, _)| then + WINDOW < now)
-        {
+        while self.samples.front().is_some_and(|(then, _)| then + WINDOW < now) {
             self.samples.pop_front();
         }
     }
@@ -47,7 +43,8 @@ impl History {
         let per_second = self.slope(first.0)?;
         let free = capacity.saturating_sub(last.1) as f64;
         let seconds = free / per_second;
-        (per_second > 0.0 && seconds < FAR).then_some(seconds as u64)
+        // Below FAR it fits.
+        (per_second > 0.0 && seconds < FAR).then(|| std::time::Duration::from_secs_f64(seconds).as_secs())
     }
 
     fn slope(&self, origin: u64) -> Option<f64> {

@@ -33,4 +33,4 @@ pub use judge::{Refusal, judge};
 pub use pass::{Deposed, Outcome, Pass, PoolWrite, Write, is_exhausted};
 pub use project::{HOLD, Memory, NODE_BLOCKS_MAX, QUIET};
 pub use summary::{ACCEPTED, EXHAUSTED, summarise};
-pub use world::{Machine, World};
+pub use world::World;

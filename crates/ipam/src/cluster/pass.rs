@@ -147,12 +147,7 @@ impl Pass {
     ///
     /// # Errors
     /// When an operator of a later term has written something.
-    pub fn new(
-        world: World,
-        memory: Memory,
-        term: u64,
-        (now, hold): (u64, u64),
-    ) -> Result<Self, Deposed> {
+    pub fn new(world: World, memory: Memory, term: u64, (now, hold): (u64, u64)) -> Result<Self, Deposed> {
         let terms = world.pools.values().map(|pool| pool.term);
         let terms = terms.chain(world.nodes.values().map(|node| node.term));
         if let Some(found) = terms.max().filter(|found| *found > term) {
@@ -363,7 +358,9 @@ impl Pass {
         let usable = self.usable(&known);
         let view = View::new(&self.world, &self.refused, self.now, self.hold);
         let mut reserved = view.reservations(&usable, &self.memory.freed);
-        self.memory.freed.retain(|_, when| self.now < *when + super::QUIET);
+        self.memory
+            .freed
+            .retain(|_, when| self.now < *when + super::QUIET);
         for (pool, adopted) in self.orphans(&known) {
             reserved.entry(pool).or_default().extend(adopted);
         }
@@ -392,12 +389,7 @@ impl Pass {
                     .condition(ACCEPTED)
                     .is_some_and(|one| one.ok != self.refused.contains_key(&pool.name))
         };
-        let unsettled: Vec<&IpPool> = self
-            .world
-            .pools
-            .values()
-            .filter(|pool| !settled(pool))
-            .collect();
+        let unsettled: Vec<&IpPool> = self.world.pools.values().filter(|pool| !settled(pool)).collect();
         let touches = |one: &IpPool, other: &IpPool| {
             one.cidrs()
                 .any(|cidr| other.cidrs().any(|theirs| overlap(cidr, theirs)))
@@ -471,9 +463,7 @@ impl Pass {
                 continue;
             };
             let still_his = |(block, uid): &(IpNet, String)| {
-                pool.blocks
-                    .get(block)
-                    .is_some_and(|holder| holder.uid == *uid)
+                pool.blocks.get(block).is_some_and(|holder| holder.uid == *uid)
             };
             let struck = blocks.into_iter().filter(still_his);
             let struck: BTreeSet<IpNet> = struck.map(|(block, _)| block).collect();
@@ -519,7 +509,8 @@ impl Pass {
 fn differs(before: &PoolState, now: &PoolState, numbers: bool) -> bool {
     let essence = |state: &PoolState| {
         let conditions = state.conditions.iter();
-        let essence = conditions.map(|one| (one.kind.clone(), one.ok, one.reason.clone(), one.message.clone()));
+        let essence =
+            conditions.map(|one| (one.kind.clone(), one.ok, one.reason.clone(), one.message.clone()));
         essence.collect::<Vec<_>>()
     };
     let held = |state: &PoolState| -> Vec<_> {

@@ -40,12 +40,7 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(
-        world: &'a World,
-        refused: &'a BTreeMap<String, Refusal>,
-        now: u64,
-        hold: u64,
-    ) -> Self {
+    pub(super) fn new(world: &'a World, refused: &'a BTreeMap<String, Refusal>, now: u64, hold: u64) -> Self {
         let mut held: BTreeMap<&str, BTreeMap<&str, Vec<IpNet>>> = BTreeMap::new();
         for pool in world.pools.values() {
             for (block, holder) in &pool.blocks {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use model::{
-    BlockReport, DEFAULT_POOL, EndpointId, Family, Holder, IpPool, NodePools, NodeReport, PoolRange,
+    BlockReport, DEFAULT_POOL, EndpointId, Family, Holder, IpPool, Machine, NodePools, NodeReport, PoolRange,
     PoolReport, PoolState,
 };
 use proptest::prelude::*;
@@ -524,6 +524,7 @@ impl Sim {
         }
         let uid = self.store.version();
         let machine = Machine {
+            name: NODES[node].into(),
             uid: uid.clone(),
             addresses: vec![],
         };
@@ -652,19 +653,24 @@ impl Sim {
         }
     }
 
-    /// Only while no operator is at work and nothing is under way: a restore is made with the operators stopped.
+    /// A restore is made with the operators stopped and when nothing is under way.
     fn lose_ledger(&mut self) {
-        let idle = self.operators.iter().all(|operator| operator.term == 0);
-        let reserved = |pool: &IpPool| {
-            let granted = |block: &IpNet, holder: &Holder| {
-                let node = self.store.world.nodes.get(&holder.node);
-                node.is_some_and(|node| node.uid == holder.uid && node.blocks().any(|one| one.cidr == *block))
-            };
-            pool.blocks.iter().all(|(block, holder)| granted(block, holder))
+        self.operators.iter_mut().for_each(Operator::crash);
+        while !self.store.late.is_empty() {
+            self.store.land(0);
+            self.check();
+        }
+        let granted = |block: &IpNet, holder: &Holder| {
+            let node = self.store.world.nodes.get(&holder.node);
+            node.is_some_and(|node| node.uid == holder.uid && node.blocks().any(|one| one.cidr == *block))
         };
-        if idle && self.store.late.is_empty() && self.store.world.pools.values().all(reserved) {
-            let version = self.store.version();
-            let pool = self.store.world.pools.get_mut(DEFAULT_POOL).unwrap();
+        // What is reserved and not yet granted nobody can use: it may be forgotten.
+        let pools = self.store.world.pools.values();
+        let all = pools.flat_map(|pool| &pool.blocks);
+        let uses = all.filter(|(block, holder)| granted(block, holder)).count();
+        let version = self.store.version();
+        let pool = self.store.world.pools.get_mut(DEFAULT_POOL).unwrap();
+        if uses > 0 {
             pool.blocks.clear();
             (pool.state, pool.version) = (PoolState::default(), version);
         }
@@ -751,7 +757,10 @@ impl Sim {
                 pool.state
             );
             for ip in node.pods.values() {
-                assert!(object.blocks().any(|block| block.cidr.contains(ip)), "{ip} is lost");
+                assert!(
+                    object.blocks().any(|block| block.cidr.contains(ip)),
+                    "{ip} is lost"
+                );
             }
             // Nobody keeps what it does not need.
             assert!(

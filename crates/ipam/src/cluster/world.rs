@@ -2,19 +2,9 @@
 //! What the operator sees.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
-use model::{IpPool, NodePools};
-
-/// A Node of Kubernetes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// Its UID.
-    pub uid: String,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-}
+use model::{IpPool, Machine, NodePools};
 
 /// The cluster, as the operator's watches show it. It may be old: every write checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

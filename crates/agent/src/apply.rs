@@ -10,6 +10,7 @@ mod collector;
 mod forwarding;
 mod host;
 mod path_mtu;
+mod pools;
 mod routes;
 mod survey;
 mod worker;
@@ -23,9 +24,9 @@ use std::time::Duration;
 
 use datapath::{Datapath, GcReport, Timeouts};
 use ipam::PoolUsage;
-use model::{Endpoint, EndpointId, Node};
+use model::{Endpoint, EndpointId, Node, NodePools};
 use netlink::{Netlink, netns};
-use state::{Status, Table, Writer};
+use state::{Row, Status, Table, Writer};
 use tokio::sync::watch;
 
 use crate::endpoints::{Endpoints, Expedite, Kernel, NamespaceId, Steps};
@@ -33,6 +34,8 @@ use crate::tunnel::Tunnel;
 
 pub use client::{Calls, Client, Command};
 pub use host::{HOST_LINK, HOST_PEER};
+pub use pools::Applied;
+use pools::Pools;
 use worker::Worker;
 
 /// Commands that may wait; the CNI server lets fewer calls in.
@@ -70,6 +73,8 @@ pub struct Parts {
     pub datapath: Datapath,
     /// The cluster's nodes.
     pub nodes: Table<Node>,
+    /// What the operator has granted this node; nothing where addresses come from its Node.
+    pub granted: Option<Table<NodePools>>,
     /// Where endpoints are published.
     pub endpoints: Writer<Endpoint>,
     /// The histograms of ADD.
@@ -81,6 +86,8 @@ pub struct Parts {
 pub struct View {
     /// How full the pools are.
     pub pools: Vec<PoolUsage>,
+    /// Which grants of the operator are in force.
+    pub applied: Applied,
     /// Endpoints that are not in force, and why.
     pub endpoint_errors: BTreeMap<EndpointId, String>,
     /// The way to every pod network.
@@ -151,7 +158,15 @@ pub fn start(options: Options, parts: Parts) -> Result<Apply, StartError> {
     };
     let (forget, collector) = collector::start(conntrack, schedule, client.clone(), published.clone())?;
     let endpoints = Endpoints::new(parts.endpoints, parts.steps);
-    let mut worker = Worker::new(options, kernel, endpoints, parts.nodes, published, forget);
+    let pools = Pools::new(&options.node_name, parts.granted);
+    let mut worker = Worker::new(
+        options,
+        kernel,
+        endpoints,
+        (parts.nodes, pools),
+        published,
+        forget,
+    );
     worker.prepare()?;
     let thread = std::thread::Builder::new()
         .name("apply".into())
@@ -176,9 +191,9 @@ impl Apply {
     }
 }
 
-/// Wakes the apply thread whenever the nodes change. Runs until the table's writer or the apply thread is gone.
-pub async fn forward(nodes: Table<Node>, client: Client) {
-    let mut reader = nodes.reader();
+/// Wakes the apply thread whenever a table changes. Runs until the table's writer or the apply thread is gone.
+pub async fn forward<R: Row>(table: Table<R>, client: Client) {
+    let mut reader = table.reader();
     while reader.changed().await.is_some() {
         client.wake();
     }

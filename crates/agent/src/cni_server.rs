@@ -9,11 +9,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cni::protocol::{self, Reply, Request};
+use cni::protocol::{self, Call, Reply, Request};
 use cni::{Error, codes};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, Shutdown, UnixAddr, getsockopt, recvmsg, shutdown, sockopt,
@@ -21,6 +22,7 @@ use nix::sys::socket::{
 use tracing::{debug, warn};
 
 use crate::apply::Client;
+use crate::cluster_pool::Chooser;
 
 /// Calls that may be under way; more are asked to try again.
 pub const MAX_CALLS: usize = 256;
@@ -85,10 +87,11 @@ impl Listener {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn serve(self, client: Client) -> io::Result<Server> {
+    pub fn serve(self, client: Client, chooser: Option<Arc<Chooser>>) -> io::Result<Server> {
         let listener = self.listener.try_clone()?;
         let (guard, calls) = mpsc::channel();
-        let accept = move || accept_loop(&self.listener, &client, &guard);
+        let caller = Caller { client, chooser };
+        let accept = move || accept_loop(&self.listener, &caller, &guard);
         let thread = std::thread::Builder::new().name("cni".into()).spawn(accept)?;
         Ok(Server {
             listener,
@@ -114,8 +117,24 @@ impl Server {
     }
 }
 
-fn accept_loop(listener: &UnixListener, client: &Client, guard: &Sender<()>) {
-    let under_way = std::sync::Arc::new(());
+/// What calls go to: the apply thread, and where there are pools first to who chooses one.
+#[derive(Clone)]
+struct Caller {
+    client: Client,
+    chooser: Option<Arc<Chooser>>,
+}
+
+impl Caller {
+    fn call(&self, call: Call, netns: Option<OwnedFd>) -> Reply {
+        match &self.chooser {
+            Some(chooser) => chooser.call(&self.client, call, netns),
+            None => self.client.call(call, netns),
+        }
+    }
+}
+
+fn accept_loop(listener: &UnixListener, caller: &Caller, guard: &Sender<()>) {
+    let under_way = Arc::new(());
     loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -127,13 +146,13 @@ fn accept_loop(listener: &UnixListener, client: &Client, guard: &Sender<()>) {
                 continue;
             }
         };
-        if std::sync::Arc::strong_count(&under_way) > MAX_CALLS {
+        if Arc::strong_count(&under_way) > MAX_CALLS {
             refuse(stream, busy());
             continue;
         }
-        let (client, guard, under_way) = (client.clone(), guard.clone(), under_way.clone());
+        let (caller, guard, under_way) = (caller.clone(), guard.clone(), under_way.clone());
         let call = move || {
-            serve_one(stream, &client);
+            serve_one(stream, &caller);
             drop((guard, under_way));
         };
         let thread = std::thread::Builder::new()
@@ -146,9 +165,9 @@ fn accept_loop(listener: &UnixListener, client: &Client, guard: &Sender<()>) {
     }
 }
 
-fn serve_one(mut stream: UnixStream, client: &Client) {
+fn serve_one(mut stream: UnixStream, caller: &Caller) {
     let reply = match receive(&stream) {
-        Ok((request, netns)) => client.call(request.call, netns),
+        Ok((request, netns)) => caller.call(request.call, netns),
         Err(error) => {
             debug!(%error, "a request on the CNI socket was refused");
             Reply::Failed(error)

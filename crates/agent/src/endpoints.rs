@@ -21,14 +21,13 @@ use std::net::IpAddr;
 
 use cni::codes;
 use datapath::Datapath;
-use ipam::{Allocator, PoolUsage};
-use ipnet::IpNet;
+use ipam::{Allocator, PoolSpec, PoolUsage};
 use model::{Endpoint, EndpointId, Mac, PodRef};
 use netlink::Netlink;
 use state::{Snapshot, Writer};
 
 pub use alias::{Alias, AliasError, MAX_ALIAS};
-pub use attach::Add;
+pub use attach::{Add, From};
 pub use expedite::Expedite;
 pub use pod::NamespaceId;
 pub use steps::Steps;
@@ -94,9 +93,8 @@ impl Endpoints {
     ///
     /// # Errors
     /// When the list cannot be used; the old one stays in force.
-    pub fn set_pools(&mut self, cidrs: &[IpNet]) -> Result<(), ipam::PoolError> {
-        let specs: Vec<_> = cidrs.iter().copied().map(Into::into).collect();
-        self.pools.set_pools(&specs)
+    pub fn set_pools(&mut self, specs: &[PoolSpec]) -> Result<(), ipam::PoolError> {
+        self.pools.set_pools(specs)
     }
 
     /// Addresses released since the last call: they rest until [`Endpoints::rested`].

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's own socket: what the command line and monitoring ask. Reads only.
 
-mod bounded;
 mod events;
 mod status;
 mod views;
@@ -23,6 +22,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
+use telemetry::bounded;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::observe::Observed;

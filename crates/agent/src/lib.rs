@@ -5,6 +5,7 @@
 //! pure crates; what is here connects them.
 
 pub mod apply;
+pub mod cluster_pool;
 pub mod cni_server;
 pub mod conflist;
 pub mod delete_queue;

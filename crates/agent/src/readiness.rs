@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api::agent::Condition;
-use api::config::Config;
+use api::config::{Config, IpamMode};
 use k8s::WatchStatus;
 use model::Node;
 use routing::Way;
@@ -104,6 +104,15 @@ fn node(facts: &Facts<'_>) -> Condition {
     const NAME: &str = "node";
     let name = &facts.config.node_name;
     match facts.nodes.get(name) {
+        Some(node) if node.pod_cidrs.is_empty() && facts.config.ipam_mode == IpamMode::ClusterPool => {
+            missing(
+                NAME,
+                format!(
+                    "the operator has not handed node {name} any addresses yet; see `thalweg ipam status`, and whether the \
+                 operator runs"
+                ),
+            )
+        }
         Some(node) if node.pod_cidrs.is_empty() => missing(
             NAME,
             format!(

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use api::config::{Config, DirectNodeRoutes, RoutingMode};
+use api::config::{Config, DirectNodeRoutes, IpamMode, RoutingMode};
 use datapath::common::NodeConfig;
 use datapath::{AttachMode, Conntrack, Counters, Datapath, Features, Limits, Timeouts};
 use k8s::{Api, WatchStatus};
-use model::{Endpoint, Node, Pod};
+use model::{Endpoint, Node, NodePools, Pod};
 use netlink::Netlink;
 use prometheus_client::registry::Registry;
 use state::{Table, Writer, table};
@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::apply::{self, Apply, Parts};
+use crate::cluster_pool::{self, ClusterPool};
 use crate::cni_server;
 use crate::conflist::Conflist;
 use crate::endpoints::Steps;
@@ -69,20 +70,25 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     let _lock = Lock::take(&config.run_dir)?;
     let api = k8s::connect(config.kubeconfig.as_deref()).await?;
     // The watches are on their way while the kernel's side is being restored.
-    let tables = Tables::watch(&config.node_name, &api);
+    let tables = Tables::watch(&config, &api);
     // Plugins that call from now on wait; one that queued its DEL before is seen when the queue is worked off.
     let listener = cni_server::bind(&config.cni.socket)?;
     let kernel = tokio::task::spawn_blocking({
-        let (config, nodes) = (config.clone(), tables.nodes.clone());
-        move || Kernel::start(&config, nodes)
+        let (config, nodes, granted) = (config.clone(), tables.nodes.clone(), tables.granted());
+        move || Kernel::start(&config, nodes, granted)
     });
     let kernel = tokio::select! {
         kernel = kernel => kernel??,
         // What is half done is completed or swept by the next start, as after a crash.
         () = stop.requested() => return Ok(()),
     };
-    let cni = listener.serve(kernel.apply.client.clone())?;
+    let chooser = tables.cluster_pool.as_ref().map(|pool| pool.chooser.clone());
+    let cni = listener.serve(kernel.apply.client.clone(), chooser)?;
     tokio::task::spawn(apply::forward(tables.nodes.clone(), kernel.apply.client.clone()));
+    if let Some(pool) = &tables.cluster_pool {
+        tokio::task::spawn(apply::forward(pool.granted.clone(), kernel.apply.client.clone()));
+        pool.report(kernel.apply.view.clone());
+    }
     let agent_socket = http::bind(&config.agent_socket())?;
     let metrics_socket = match config.metrics_address {
         Some(address) => Some(http::bind_metrics(address).await?),
@@ -94,7 +100,7 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     let observed = Arc::new(observed(config, started, &api, &tables, &kernel, ready));
     let site = Site {
         observed: observed.clone(),
-        registry: Arc::new(registry(&kernel, observed.clone())),
+        registry: Arc::new(registry(&kernel, &tables, observed.clone())),
     };
     let (stop_http, http_stopped) = oneshot::channel::<()>();
     let served = http::serve(
@@ -126,21 +132,41 @@ struct Tables {
     nodes: Table<Node>,
     pods: Table<Pod>,
     watches: Vec<watch::Receiver<WatchStatus>>,
+    /// Where the operator hands addresses out.
+    cluster_pool: Option<ClusterPool>,
 }
 
 impl Tables {
-    fn watch(node_name: &str, api: &Api) -> Self {
+    fn granted(&self) -> Option<Table<NodePools>> {
+        self.cluster_pool.as_ref().map(|pool| pool.granted.clone())
+    }
+
+    fn watch(config: &Config, api: &Api) -> Self {
         let (nodes_writer, nodes) = table("nodes");
         let (pods_writer, pods) = table("pods");
         let (nodes_status, nodes_watch) = watch::channel(WatchStatus::new("nodes"));
         let (pods_status, pods_watch) = watch::channel(WatchStatus::new("pods"));
         tokio::task::spawn(k8s::watch_nodes(api.client.clone(), nodes_writer, nodes_status));
-        let (client, name) = (api.client.clone(), node_name.to_owned());
+        let (client, name) = (api.client.clone(), config.node_name.clone());
         tokio::task::spawn(async move { k8s::watch_pods(client, &name, pods_writer, pods_status).await });
-        Self {
-            nodes,
-            pods,
-            watches: vec![nodes_watch, pods_watch],
+        let mut watches = vec![nodes_watch, pods_watch];
+        match config.ipam_mode {
+            IpamMode::Kubernetes => Self {
+                nodes,
+                pods,
+                watches,
+                cluster_pool: None,
+            },
+            IpamMode::ClusterPool => {
+                let pool = cluster_pool::start(config, api, nodes, pods.clone());
+                watches.extend(pool.watches.iter().cloned());
+                Self {
+                    nodes: pool.nodes.clone(),
+                    pods,
+                    watches,
+                    cluster_pool: Some(pool),
+                }
+            }
         }
     }
 }
@@ -161,7 +187,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn start(config: &Config, nodes: Table<Node>) -> anyhow::Result<Self> {
+    fn start(config: &Config, nodes: Table<Node>, granted: Option<Table<NodePools>>) -> anyhow::Result<Self> {
         let tunnel = tunnel(config)?;
         let tunnel_port = tunnel.map(|tunnel| tunnel.reserve_port()).transpose()?.flatten();
         let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
@@ -172,6 +198,7 @@ impl Kernel {
         let parts = Parts {
             datapath,
             nodes,
+            granted,
             endpoints: writer,
             steps: steps.clone(),
         };
@@ -286,9 +313,12 @@ fn observed(
     }
 }
 
-fn registry(kernel: &Kernel, observed: Arc<Observed>) -> Registry {
+fn registry(kernel: &Kernel, tables: &Tables, observed: Arc<Observed>) -> Registry {
     let mut registry = Registry::default();
     kernel.steps.register(&mut registry);
+    if let Some(pool) = &tables.cluster_pool {
+        pool.counts.register(&mut registry);
+    }
     kernel.apply.client.calls().register(&mut registry);
     registry.register_collector(Box::new(Scrape(observed)));
     registry

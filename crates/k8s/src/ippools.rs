@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use api::crd::{self, Condition, FamilyStatus, NodePool, NodeStatus};
 use ipam::cluster::{Outcome, PoolWrite, Write};
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Resource};
 use model::{Grant, IpPool, NodePools, NodeReport};
@@ -327,22 +331,37 @@ fn node_outcome(object: NodePoolsObject) -> Outcome {
 
 /// Only an answer of the API itself says for certain that nothing was written.
 fn failure(error: &kube::Error) -> Outcome {
-    match error {
-        kube::Error::Api(status) => match status.code {
-            404 => Outcome::Gone,
-            409 => Outcome::Conflict,
-            400 | 401 | 403 | 405 | 422 => {
-                warn!(%error, "the API refuses a write");
-                Outcome::Refused
-            }
-            _ => Outcome::Unknown,
-        },
-        _ => {
-            warn!(
-                error = telemetry::log::with_causes(error),
-                "no answer to a write; it is taken for neither done nor not done"
-            );
-            Outcome::Unknown
+    let kube::Error::Api(status) = error else {
+        warn!(
+            error = telemetry::log::with_causes(error),
+            "no answer to a write; it is taken for neither done nor not done"
+        );
+        return Outcome::Unknown;
+    };
+    match status.code {
+        404 => Outcome::Gone,
+        409 => Outcome::Conflict,
+        400 | 401 | 403 | 405 | 422 => {
+            warn!(%error, "the API refuses a write");
+            Outcome::Refused
         }
+        _ => Outcome::Unknown,
+    }
+}
+
+/// The networks of ClusterIPs, as far as the API knows them: clusters before 1.33 do not have such objects, and then there are none.
+///
+/// # Errors
+/// When the API does not answer.
+pub async fn service_cidrs(client: &Client) -> Result<Vec<IpNet>, kube::Error> {
+    let api: Api<ServiceCIDR> = Api::all(client.clone());
+    match api.list(&ListParams::default()).await {
+        Ok(list) => {
+            let specs = list.items.into_iter().filter_map(|item| item.spec?.cidrs);
+            let cidrs = specs.flatten().filter_map(|cidr| cidr.parse().ok());
+            Ok(cidrs.collect())
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }

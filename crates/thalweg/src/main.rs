@@ -7,6 +7,8 @@
 mod agent;
 mod cli;
 mod lab;
+mod operator;
+mod settings;
 
 use std::io;
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ struct Program {
 enum Verb {
     /// Run the node agent
     Agent(agent::Args),
+    /// Run the cluster's operator, which hands address pools to nodes
+    Operator(operator::Args),
     /// Make cluster networks on this machine
     Lab(lab::Args),
     #[command(flatten)]
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
 fn run(program: Program) -> anyhow::Result<ExitCode> {
     match program.verb {
         Verb::Agent(args) => args.run(),
+        Verb::Operator(args) => args.run(),
         Verb::Lab(args) => args.run(),
         Verb::Cli(verb) => verb.run(),
         Verb::Completion { shell } => {

@@ -28,6 +28,8 @@ pub enum Command {
         call: Call,
         /// The namespace that came with it.
         netns: Option<OwnedFd>,
+        /// For ADD: the pool that addresses come from, where there are pools.
+        pool: Option<String>,
         /// Where the answer goes.
         reply: SyncSender<Reply>,
         /// After this nobody waits for it any more.
@@ -85,18 +87,24 @@ impl Client {
     /// Runs a call of the plugin and waits for its end; for threads that may block.
     #[must_use]
     pub fn call(&self, call: Call, netns: Option<OwnedFd>) -> Reply {
-        let verb = verb(&call);
-        let reply = self.send_and_wait(call, netns);
-        self.calls.count(verb, &reply);
+        self.counted(&call.clone(), || self.attempt(call, netns, None))
+    }
+
+    /// Counts a call with its result, however many attempts it takes.
+    pub(crate) fn counted(&self, call: &Call, work: impl FnOnce() -> Reply) -> Reply {
+        let reply = work();
+        self.calls.count(verb(call), &reply);
         reply
     }
 
-    fn send_and_wait(&self, call: Call, netns: Option<OwnedFd>) -> Reply {
+    /// One attempt of a call; an ADD's addresses come from this pool.
+    pub(crate) fn attempt(&self, call: Call, netns: Option<OwnedFd>, pool: Option<String>) -> Reply {
         let (reply, answer) = mpsc::sync_channel(1);
         let deadline = Instant::now() + CALL_TIMEOUT;
         if let Err(error) = self.commands.try_send(Command::Cni {
             call,
             netns,
+            pool,
             reply,
             deadline,
         }) {

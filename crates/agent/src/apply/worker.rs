@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::client::Command;
 use super::host::{HOST_LINK, HOST_PEER, Host};
 use super::path_mtu::PathMtus;
+use super::pools::Pools;
 use super::routes::{self, Wanted};
 use super::{Options, RESYNC, RouteStatus, StartError, View};
 use crate::delete_queue::DeleteQueue;
@@ -38,9 +39,8 @@ pub(super) struct Worker {
     released: Sender<Vec<IpAddr>>,
     host: Host,
     routes: std::sync::Arc<[RouteStatus]>,
-    pools: Vec<IpNet>,
-    pool_problem: Option<String>,
     path_mtus: PathMtus,
+    pools: Pools,
     seen: Option<state::Revision>,
     due: Instant,
     pause: Duration,
@@ -51,7 +51,7 @@ impl Worker {
         options: Options,
         kernel: Kernel,
         endpoints: Endpoints,
-        nodes: Table<Node>,
+        (nodes, pools): (Table<Node>, Pools),
         view: watch::Sender<View>,
         released: Sender<Vec<IpAddr>>,
     ) -> Self {
@@ -64,9 +64,8 @@ impl Worker {
             released,
             host: Host::default(),
             routes: [].into(),
-            pools: Vec::new(),
-            pool_problem: None,
             path_mtus: PathMtus::default(),
+            pools,
             seen: None,
             due: Instant::now(),
             pause: RETRY_FIRST,
@@ -78,7 +77,7 @@ impl Worker {
         self.endpoints.restore(&mut self.kernel)?;
         self.host.update(&mut self.kernel, &self.options, None);
         let known = routes::local_networks(&mut self.kernel.netlink, self.host.link)?;
-        self.set_pools(known);
+        self.pools.restore(&mut self.endpoints, known);
         // Where the node's own side could not be read, everything of it would look stray.
         if self.host.surveyed {
             self.sweep();
@@ -97,7 +96,8 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
-            if now >= self.due || self.seen != Some(self.nodes.snapshot().revision()) {
+            let changed = self.seen != Some(self.nodes.snapshot().revision()) || self.pools.is_behind();
+            if now >= self.due || changed {
                 self.reconcile(now);
             }
         }
@@ -108,10 +108,15 @@ impl Worker {
             Command::Cni {
                 call,
                 netns,
+                pool,
                 reply,
                 deadline,
             } => {
-                let answer = self.answer(call, netns, deadline);
+                // A call that waited for addresses finds them.
+                if self.pools.is_behind() {
+                    self.pools.take_grants(&mut self.endpoints);
+                }
+                let answer = self.answer(call, netns, (pool, deadline));
                 // First the answer, then the bookkeeping: a pod waits for it.
                 let _ = reply.send(answer);
                 self.settle();
@@ -119,6 +124,7 @@ impl Worker {
             Command::Inspect(look) => look(&self.kernel.datapath),
             Command::Rested(ips) => {
                 self.endpoints.rested(&ips);
+                self.note_released();
                 self.publish();
             }
             Command::PathMtu(node, mtu) => {
@@ -132,14 +138,19 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, call: Call, netns: Option<OwnedFd>, deadline: Instant) -> Reply {
+    fn answer(
+        &mut self,
+        call: Call,
+        netns: Option<OwnedFd>,
+        (pool, deadline): (Option<String>, Instant),
+    ) -> Reply {
         let done = match call {
             Call::Add {
                 attachment,
                 pod,
                 netns: path,
             } => {
-                let add = self.add(attachment, pod, netns, (&path, deadline));
+                let add = self.add((attachment, pod, pool), netns, (&path, deadline));
                 return add.map_or_else(Reply::Failed, Reply::Added);
             }
             Call::Del { attachment } => checked(&attachment)
@@ -162,8 +173,7 @@ impl Worker {
 
     fn add(
         &mut self,
-        attachment: cni::Attachment,
-        pod: cni::Pod,
+        (attachment, pod, pool): (cni::Attachment, cni::Pod, Option<String>),
         netns: Option<OwnedFd>,
         (path, deadline): (&str, Instant),
     ) -> Result<AddResult, Error> {
@@ -186,6 +196,7 @@ impl Worker {
             netns: netns.as_fd(),
             netns_path: path,
             mtu: self.host.mtu,
+            from: self.pools.from(pool),
         };
         self.endpoints.add(&mut self.kernel, &add)
     }
@@ -210,16 +221,14 @@ impl Worker {
     }
 
     fn status(&self) -> Result<(), Error> {
-        let not_yet = |msg: &str, remedy: &str| Err(Error::new(codes::NOT_AVAILABLE, msg, remedy));
-        if self.pools.is_empty() {
-            return not_yet(
-                "this node has no pod CIDR yet",
-                "see Node.spec.podCIDRs and who sets it",
-            );
-        }
+        self.pools.status()?;
         // Other problems are shown, but must not make the node NotReady: pods can be started.
         match (self.host.link, self.host.problems.first()) {
-            (0, Some(problem)) => not_yet(problem, "see `thalweg status` on this node"),
+            (0, Some(problem)) => Err(Error::new(
+                codes::NOT_AVAILABLE,
+                problem,
+                "see `thalweg status` on this node",
+            )),
             _ => Ok(()),
         }
     }
@@ -239,10 +248,10 @@ impl Worker {
         let own = nodes.get(&self.options.node_name).cloned();
         self.host.update(&mut self.kernel, &self.options, own.as_ref());
         self.path_mtus.forget(now);
-        if nodes.in_sync() {
-            self.set_pools(own.map(|node| node.pod_cidrs).unwrap_or_default());
-        }
+        self.pools
+            .update(&mut self.endpoints, own.as_ref(), nodes.in_sync());
         self.route(&nodes);
+        self.note_released();
         self.endpoints.retry(&mut self.kernel);
         self.seen = Some(nodes.revision());
         self.schedule(now);
@@ -319,21 +328,9 @@ impl Worker {
         };
     }
 
-    fn set_pools(&mut self, cidrs: Vec<IpNet>) {
-        if cidrs == self.pools {
-            self.pool_problem = None;
-            return;
-        }
-        match self.endpoints.set_pools(&cidrs) {
-            Ok(()) => {
-                info!(pools = ?cidrs, "addresses come from these pools");
-                (self.pools, self.pool_problem) = (cidrs, None);
-            }
-            Err(error) => {
-                warn!(%error, "the node's pod CIDRs cannot be used");
-                self.pool_problem = Some(error.to_string());
-            }
-        }
+    fn note_released(&mut self) {
+        let netlink = &mut self.kernel.netlink;
+        self.pools.note_released(&self.endpoints, netlink, self.host.link);
     }
 
     /// Rows and pins of what is gone.
@@ -386,7 +383,8 @@ impl Worker {
             view.devices.clone_from(&self.host.underlay);
             view.mtu = self.host.mtu;
             view.problems.clone_from(&self.host.problems);
-            view.problems.extend(self.pool_problem.clone());
+            view.problems.extend(self.pools.problem.clone());
+            view.applied.clone_from(&self.pools.applied);
         });
     }
 }

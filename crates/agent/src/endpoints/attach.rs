@@ -8,7 +8,7 @@ use cni::{AddResult, Error, Interface, Ip, Route, codes};
 use datapath::common::packet::GATEWAY_MAC;
 use ipam::AllocateError;
 use ipnet::IpNet;
-use model::{Endpoint, EndpointId, Mac, PodRef};
+use model::{Endpoint, EndpointId, Family, Mac, PodRef};
 use netlink::{Peer, Veth, VethPair, sysctl};
 use tracing::{info, warn};
 
@@ -30,6 +30,22 @@ pub struct Add<'a> {
     pub netns_path: &'a str,
     /// The packet size of pods.
     pub mtu: u32,
+    /// Where its addresses come from.
+    pub from: From,
+}
+
+/// Where a pod's addresses come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// One of every family that the node has, of whatever network.
+    Anywhere,
+    /// A pool of the cluster.
+    Pool {
+        /// The pool.
+        pool: String,
+        /// The families that its pods have.
+        families: Vec<Family>,
+    },
 }
 
 impl Endpoints {
@@ -49,10 +65,11 @@ impl Endpoints {
             info!(endpoint = %add.id, "replacing a leftover of the same name");
             self.remove(kernel, &add.id)?;
         }
-        let ips = self
-            .pools
-            .allocate(&add.id)
-            .map_err(|error| full(&add.id, &error))?;
+        let ips = match &add.from {
+            From::Anywhere => self.pools.allocate(&add.id),
+            From::Pool { pool, families } => self.pools.allocate_from(&add.id, pool, families),
+        };
+        let ips = ips.map_err(|error| full(&add.id, &error))?;
         watch.lap("allocate");
         let made = make(kernel, &mut pod, add, &ips, &mut watch);
         match made {
@@ -213,7 +230,7 @@ fn wire(
 
 fn full(id: &EndpointId, error: &AllocateError) -> Error {
     let code = match error {
-        AllocateError::NoPool => codes::TRY_AGAIN_LATER,
+        AllocateError::NoPool | AllocateError::NoBlock { .. } => codes::TRY_AGAIN_LATER,
         AllocateError::Exhausted { .. } => codes::POOL_EXHAUSTED,
     };
     Error::new(code, format!("{id}: {error}"), "")

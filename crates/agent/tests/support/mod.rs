@@ -101,6 +101,7 @@ impl Node {
         let parts = Parts {
             datapath,
             nodes: self.nodes.table(),
+            granted: None,
             endpoints: writer,
             steps: Steps::default(),
         };
@@ -140,7 +141,7 @@ impl Node {
         let path = self.queue_dir().with_file_name("cni.sock");
         let server = cni_server::bind(&path)
             .unwrap()
-            .serve(self.apply.as_ref().unwrap().client.clone());
+            .serve(self.apply.as_ref().unwrap().client.clone(), None);
         (server.unwrap(), path)
     }
 

@@ -18,18 +18,7 @@ impl Key {
     /// The name of its flag without the dashes, such as `cni-conf-dir`.
     #[must_use]
     pub fn flag(&self) -> String {
-        let mut flag = String::with_capacity(self.path.len() + 4);
-        for letter in self.path.chars() {
-            match letter {
-                '.' => flag.push('-'),
-                upper if upper.is_ascii_uppercase() => {
-                    flag.push('-');
-                    flag.push(upper.to_ascii_lowercase());
-                }
-                other => flag.push(other),
-            }
-        }
-        flag
+        flag_of(self.path)
     }
 
     /// The name of its environment variable, such as `THALWEG_CNI_CONF_DIR`.
@@ -44,14 +33,44 @@ impl Key {
     /// The setting of this name.
     #[must_use]
     pub fn find(path: &str) -> Option<&'static Self> {
-        KEYS.iter().find(|key| key.path == path)
+        find_in(KEYS, path)
     }
+}
+
+pub(super) fn flag_of(path: &str) -> String {
+    let mut flag = String::with_capacity(path.len() + 4);
+    let mut before = '.';
+    for letter in path.chars() {
+        match letter {
+            '.' => flag.push('-'),
+            upper if upper.is_ascii_uppercase() => {
+                // A word in capitals, such as CIDRs, is one word.
+                if !before.is_ascii_uppercase() {
+                    flag.push('-');
+                }
+                flag.push(upper.to_ascii_lowercase());
+            }
+            other => flag.push(other),
+        }
+        before = letter;
+    }
+    flag
+}
+
+/// The setting of this name in a list.
+pub(super) fn find_in(keys: &'static [Key], path: &str) -> Option<&'static Key> {
+    keys.iter().find(|key| key.path == path)
 }
 
 /// What the names of our environment variables begin with.
 pub(super) const VARIABLE_PREFIX: &str = "THALWEG_";
 
-const fn key(path: &'static str, default: &'static str, value: &'static str, meaning: &'static str) -> Key {
+pub(super) const fn key(
+    path: &'static str,
+    default: &'static str,
+    value: &'static str,
+    meaning: &'static str,
+) -> Key {
     Key {
         path,
         default,
@@ -72,7 +91,8 @@ pub const KEYS: &[Key] = &[
     key("tunnelVni", "1", "NUMBER", "The tunnels' network identifier; the same on all nodes"),
     key("tunnelEncapsulation", "auto", "WHO", "Who wraps packets: kernel (its device), ebpf (the programs) or auto (the kernel if it can)"),
     key("underlayProtocol", "auto", "WHICH", "Addresses that tunnels are between: ipv4, ipv6 or auto (each node's first)"),
-    key("ipam.mode", "kubernetes", "MODE", "Where pod addresses come from: kubernetes (Node.spec.podCIDRs)"),
+    key("ipam.mode", "kubernetes", "MODE", "Where pod addresses come from: kubernetes (Node.spec.podCIDRs) or cluster-pool (the operator)"),
+    key("ipam.spareAddresses", "8", "COUNT", "With cluster-pool: how many free addresses a node keeps ready per pool and family"),
     key("devices", "", "LIST", "The devices towards other nodes; by default those with the node's addresses or a default route"),
     key("mtu", "0", "BYTES", "The packet size of pods; 0 takes it from the underlay"),
     key("autoDirectNodeRoutes", "auto", "WHICH", "Routes to other nodes' pods: auto (nodes on the same segment) or off"),

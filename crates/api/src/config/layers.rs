@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml_ng::Value;
 
-use super::keys::VARIABLE_PREFIX;
-use super::{FILE_BYTES_MAX, Inputs, KEYS, Key, Problem};
+use super::keys::{VARIABLE_PREFIX, find_in};
+use super::{FILE_BYTES_MAX, Inputs, Key, Problem};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,7 @@ impl fmt::Display for Raw {
 
 /// All sources, the weakest first.
 pub(super) struct Layers {
+    keys: &'static [Key],
     hostname: Option<String>,
     file: BTreeMap<&'static str, (Raw, Source)>,
     environment: BTreeMap<&'static str, (Raw, Source)>,
@@ -72,19 +73,20 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub(super) fn collect(inputs: Inputs<'_>, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn collect(keys: &'static [Key], inputs: Inputs<'_>, problems: &mut Vec<Problem>) -> Self {
         let mut warnings = Vec::new();
         let flags = inputs.flags.into_iter().filter_map(|(path, value)| {
-            let key = Key::find(path)?;
+            let key = find_in(keys, path)?;
             Some((key.path, (Raw::Text(value), Source::Flag(key.flag()))))
         });
         Self {
+            keys,
             hostname: inputs.hostname.map(str::to_ascii_lowercase),
             file: inputs
                 .file
-                .map(|file| read_file(file, problems))
+                .map(|file| read_file(keys, file, problems))
                 .unwrap_or_default(),
-            environment: read_environment(inputs.environment, &mut warnings),
+            environment: read_environment(keys, inputs.environment, &mut warnings),
             flags: flags.collect(),
             warnings,
         }
@@ -98,7 +100,7 @@ impl Layers {
         given.cloned().unwrap_or_else(|| {
             let text = match (path, &self.hostname) {
                 ("nodeName", Some(hostname)) => hostname.as_str(),
-                _ => Key::find(path).map_or("", |key| key.default),
+                _ => find_in(self.keys, path).map_or("", |key| key.default),
             };
             (Raw::Text(text.to_owned()), Source::Default)
         })
@@ -106,10 +108,11 @@ impl Layers {
 }
 
 fn read_environment(
+    keys: &'static [Key],
     environment: Vec<(OsString, OsString)>,
     warnings: &mut Vec<String>,
 ) -> BTreeMap<&'static str, (Raw, Source)> {
-    let known: BTreeMap<String, &'static str> = KEYS.iter().map(|key| (key.variable(), key.path)).collect();
+    let known: BTreeMap<String, &'static str> = keys.iter().map(|key| (key.variable(), key.path)).collect();
     let mut found = BTreeMap::new();
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
@@ -143,12 +146,16 @@ fn unknown_variable<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> 
     format!("the environment variable {name} names no setting and is ignored{hint}")
 }
 
-fn read_file(file: File<'_>, problems: &mut Vec<Problem>) -> BTreeMap<&'static str, (Raw, Source)> {
+fn read_file(
+    keys: &'static [Key],
+    file: File<'_>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<&'static str, (Raw, Source)> {
     let source = Source::File(file.path.to_owned());
     let mut found = BTreeMap::new();
     match parse_yaml(file.content) {
         Ok(Value::Null) => {}
-        Ok(Value::Mapping(mapping)) => flatten("", mapping, &source, &mut found, problems),
+        Ok(Value::Mapping(mapping)) => flatten((keys, ""), mapping, &source, &mut found, problems),
         Ok(_) => {
             let reason = "settings are expected, such as `mtu: 1500`, one per line".to_owned();
             problems.push(Problem::File { source, reason });
@@ -169,7 +176,7 @@ fn parse_yaml(content: &[u8]) -> Result<Value, String> {
 }
 
 fn flatten(
-    prefix: &str,
+    (keys, prefix): (&'static [Key], &str),
     mapping: serde_yaml_ng::Mapping,
     source: &Source,
     found: &mut BTreeMap<&'static str, (Raw, Source)>,
@@ -177,12 +184,12 @@ fn flatten(
 ) {
     for (name, value) in mapping {
         let path = format!("{prefix}{}", raw(name));
-        let is_section = KEYS.iter().any(|key| {
+        let is_section = keys.iter().any(|key| {
             key.path
                 .strip_prefix(&path)
                 .is_some_and(|rest| rest.starts_with('.'))
         });
-        match (Key::find(&path), value) {
+        match (find_in(keys, &path), value) {
             (Some(_), Value::Null) => {}
             (Some(key), value) => {
                 if found.insert(key.path, (raw(value), source.clone())).is_some() {
@@ -194,10 +201,10 @@ fn flatten(
             }
             (None, Value::Null) if is_section => {}
             (None, Value::Mapping(inner)) if is_section => {
-                flatten(&format!("{path}."), inner, source, found, problems)
+                flatten((keys, &format!("{path}.")), inner, source, found, problems)
             }
             (None, _) => {
-                let nearest = nearest(&path, KEYS.iter().map(|key| key.path));
+                let nearest = nearest(&path, keys.iter().map(|key| key.path));
                 problems.push(Problem::UnknownKey {
                     key: path,
                     source: source.clone(),

@@ -7,6 +7,7 @@
 
 mod keys;
 mod layers;
+mod operator;
 mod parse;
 mod problem;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use keys::{KEYS, Key};
 pub use layers::{File, Source};
+pub use operator::{OPERATOR_FILE, OPERATOR_KEYS, OperatorConfig};
 pub use problem::{ConfigError, Problem};
 
 use layers::{Layers, Raw};
@@ -81,6 +83,8 @@ pub enum IpamMode {
     /// `Node.spec.podCIDRs`.
     #[default]
     Kubernetes,
+    /// The operator, which hands blocks of ThalwegPools to nodes.
+    ClusterPool,
 }
 
 /// Which other nodes get a route of their own.
@@ -130,6 +134,8 @@ pub struct Config {
     pub tunnel: Tunnel,
     /// Where pod addresses come from.
     pub ipam_mode: IpamMode,
+    /// With cluster pools: how many free addresses the node keeps ready per pool and family.
+    pub ipam_spare: u32,
     /// The devices towards other nodes; empty to find them.
     pub devices: Vec<String>,
     /// The packet size of pods; nothing to take it from the underlay.
@@ -249,7 +255,7 @@ impl Config {
     /// Everything that is wrong: key, value, where it came from, what is expected and what to do.
     pub fn load(inputs: Inputs<'_>) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
-        let layers = Layers::collect(inputs, &mut problems);
+        let layers = Layers::collect(KEYS, inputs, &mut problems);
         let mut take = Take {
             layers,
             effective: Vec::new(),
@@ -298,11 +304,7 @@ impl Config {
     /// The settings in force as a configuration file, each with where it came from.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        let line = |effective: &Effective| {
-            let value = serde_json::Value::from(effective.value.as_str());
-            format!("{}: {value}  # {}\n", effective.key, effective.source)
-        };
-        self.effective.iter().map(line).collect()
+        yaml(&self.effective)
     }
 
     /// Where the agent's own socket is.
@@ -310,6 +312,14 @@ impl Config {
     pub fn agent_socket(&self) -> PathBuf {
         self.run_dir.join(crate::agent::SOCKET_NAME)
     }
+}
+
+fn yaml(effective: &[Effective]) -> String {
+    let line = |effective: &Effective| {
+        let value = serde_json::Value::from(effective.value.as_str());
+        format!("{}: {value}  # {}\n", effective.key, effective.source)
+    };
+    effective.iter().map(line).collect()
 }
 
 fn build(take: &mut Take) -> Config {
@@ -326,8 +336,15 @@ fn build(take: &mut Take) -> Config {
         }),
         tunnel: tunnel(take),
         ipam_mode: take.value("ipam.mode", |raw| {
-            parse::one_of(raw, &[("kubernetes", IpamMode::Kubernetes)])
+            parse::one_of(
+                raw,
+                &[
+                    ("kubernetes", IpamMode::Kubernetes),
+                    ("cluster-pool", IpamMode::ClusterPool),
+                ],
+            )
         }),
+        ipam_spare: take.value("ipam.spareAddresses", |raw| parse::count(raw, 1..=4096)),
         devices: take.value("devices", parse::devices),
         mtu: take.value("mtu", |raw| parse::zero_or(raw, 1280..=65535)),
         cni: Cni {

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::layers::Raw;
 
 /// The value, or what is expected instead.
@@ -161,4 +163,18 @@ pub(super) fn devices(raw: &Raw) -> Parsed<Vec<String>> {
     } else {
         Err(expected)
     }
+}
+
+pub(super) fn networks(raw: &Raw) -> Parsed<Vec<IpNet>> {
+    let expected = || "a list of networks such as 10.96.0.0/12".to_owned();
+    let items: Vec<&str> = match raw {
+        Raw::Text(text) if text.is_empty() => Vec::new(),
+        Raw::Text(text) => text.split(',').map(str::trim).collect(),
+        Raw::List(items) => items.iter().map(String::as_str).collect(),
+        Raw::Unfit(_) => return Err(expected()),
+    };
+    let networks = items
+        .iter()
+        .map(|item| item.parse::<IpNet>().map(|net| net.trunc()));
+    networks.collect::<Result<_, _>>().map_err(|_| expected())
 }

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use super::{Key, Source};
+use super::Source;
+use super::keys::flag_of;
 
 /// Everything that is wrong with a configuration; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl fmt::Display for Problem {
 fn remedy(key: &str, source: &Source) -> String {
     match source {
         Source::Default => {
-            let flag = Key::find(key).map(Key::flag).unwrap_or_default();
+            let flag = flag_of(key);
             format!("set it with --{flag} or in the configuration file")
         }
         Source::File(path) => format!("change it in {}", path.display()),

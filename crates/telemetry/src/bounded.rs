@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Serving people on the network: a bounded number of connections, each for one request and a bounded time, so that
-//! nobody can use up the agent's descriptors.
+//! nobody can use up the program's descriptors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use tracing::debug;
 
 /// What one listener lets in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Connections at a time; further ones wait in the kernel.
-    pub(super) connections: usize,
+    pub connections: usize,
     /// How long a connection may last.
-    pub(super) time: Duration,
+    pub time: Duration,
 }
 
 /// After a failure to accept, mostly for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until it is dropped.
-pub(super) async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
+pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds) {
     let room = Arc::new(Semaphore::new(bounds.connections));
     loop {
         // The semaphore is never closed.

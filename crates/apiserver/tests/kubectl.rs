@@ -63,6 +63,7 @@ spec:
             required: [size]
             properties:
               size: {type: integer, minimum: 1, description: How big it is.}
+              capacity: {type: integer, minimum: 0, description: Named like a quantity and none.}
               color: {type: string, enum: [red, blue], default: red}
           status: {type: object, x-kubernetes-preserve-unknown-fields: true}
 ";

@@ -21,7 +21,7 @@ use crate::external::External;
 use crate::kubelet;
 use crate::node::{CNI_CONF_DIR, NodeHandle};
 use crate::plan::{API_PORT, Plan, api_url};
-use crate::spec::{ApiKind, Routing, Spec};
+use crate::spec::{ApiKind, Ipam, Routing, Spec};
 use crate::state::{Paths, State};
 use crate::supervisor::{CONFIG, KUBECONFIG};
 use crate::underlay::{NODE_DEVICE, Underlay};
@@ -152,6 +152,9 @@ impl Cluster {
                 config["routingMode"] = "tunnel".into();
                 config["tunnelProtocol"] = json!(state.spec.routing);
             }
+        }
+        if state.spec.ipam == Ipam::ClusterPool {
+            config["ipam"] = json!({ "mode": "cluster-pool" });
         }
         for (key, value) in &state.spec.agent {
             config[key] = value.clone();

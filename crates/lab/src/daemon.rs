@@ -18,9 +18,10 @@ use crate::cluster::{Cluster, TestPods};
 use crate::error::{Doing as _, Error};
 use crate::hold::{Hold, READY};
 use crate::node::{NodeHandle, adopt};
+use crate::operators::{self, OPERATORS, Operator};
 use crate::plan::{NodePlan, Plan};
 use crate::progress::{Progress, Report, send};
-use crate::spec::{Routing, Spec, Topology};
+use crate::spec::{Ipam, Pool, Routing, Spec, Topology};
 use crate::state::{NodeState, Paths, Phase, State};
 use crate::supervisor::{AgentFailure, Supervisor};
 use crate::underlay::Underlay;
@@ -113,6 +114,10 @@ impl Daemon {
         let nodes = self.handles();
         cluster.set_nodes(&nodes);
         self.run_control_plane(&client, underlay, &cluster, &nodes);
+        if self.state.spec.ipam == Ipam::ClusterPool {
+            self.run_operators(&client).await?;
+            progress.step(format!("{OPERATORS} operators"));
+        }
         let failures = self.run_agents(&nodes, &cluster)?;
         self.cluster = Some(cluster);
         let ready = self.bring_up_pods(client, nodes, progress);
@@ -196,12 +201,13 @@ impl Daemon {
         cluster: &Cluster,
         nodes: &[NodeHandle],
     ) {
-        let pools = self
-            .plan
-            .pod_cidrs
-            .iter()
-            .map(|cidr| controllers::pod_cidrs::Pool::new(*cidr))
-            .collect();
+        let pod_cidrs = self.plan.pod_cidrs.iter();
+        let pools = match self.state.spec.ipam {
+            Ipam::Kubernetes => pod_cidrs
+                .map(|cidr| controllers::pod_cidrs::Pool::new(*cidr))
+                .collect(),
+            Ipam::ClusterPool => Vec::new(),
+        };
         let config = controllers::Config {
             pools,
             root_ca: cluster.root_ca(),
@@ -211,6 +217,7 @@ impl Daemon {
         if self.state.spec.routing == Routing::Native {
             tokio::spawn(fabric::run(
                 client.clone(),
+                self.state.spec.ipam,
                 underlay.into_netlink(),
                 self.shutdown.clone(),
             ));
@@ -222,6 +229,26 @@ impl Daemon {
             };
             tokio::spawn(kubelet::run(client.clone(), config, self.shutdown.clone()));
         }
+    }
+
+    /// The definitions first: a pool is applied before the operators have had time to.
+    async fn run_operators(&self, client: &Client) -> Result<(), Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::Failed(format!("cannot make the pools: {error}"));
+        k8s::ensure_definitions(client)
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut pools = self.state.spec.pools.clone();
+        if pools.is_empty() {
+            pools.push(Pool::usual(self.state.spec.family));
+        }
+        for pool in &pools {
+            operators::apply_pool(client, pool).await?;
+        }
+        for number in 1..=OPERATORS {
+            let operator = Operator::new(&self.paths, &self.state, &self.plan.service_cidrs, number);
+            tokio::spawn(operator.run(self.shutdown.clone()));
+        }
+        Ok(())
     }
 
     fn run_agents(

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::down;
 use crate::error::{Doing as _, Error};
 use crate::node::{NodeHandle, Place};
+use crate::operators::OperatorState;
 use crate::plan::Plan;
 use crate::pods::PodRecord;
 use crate::state::{AgentState, Paths, Phase, State};
@@ -148,6 +149,12 @@ impl Lab {
     /// When no such pod runs.
     pub fn pod_ips(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
         self.pod(DEFAULT_NAMESPACE, name).map(|pod| pod.ips)
+    }
+
+    /// Its operators, as they are now; none where addresses come from Nodes.
+    #[must_use]
+    pub fn operators(&self) -> Vec<OperatorState> {
+        OperatorState::load_all(&self.paths)
     }
 
     /// The kubeconfig for this machine.

@@ -34,6 +34,48 @@ pub enum Routing {
     Geneve,
 }
 
+/// Where pods' addresses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipam {
+    /// `Node.spec.podCIDRs`.
+    #[default]
+    Kubernetes,
+    /// Pools, of which two replicas of the operator hand blocks to nodes.
+    ClusterPool,
+}
+
+/// A pool of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pool {
+    /// Its name; `default` is the one of pods that name none.
+    pub name: String,
+    /// Its networks, as in a ThalwegPool.
+    #[serde(flatten)]
+    pub spec: api::crd::PoolSpec,
+}
+
+impl Pool {
+    /// The pool that a lab has when none is described.
+    #[must_use]
+    pub fn usual(families: Families) -> Self {
+        let range = |family, cidr: &str, node_mask_size| {
+            families.list().contains(&family).then(|| api::crd::PoolRange {
+                cidrs: vec![cidr.to_owned()],
+                node_mask_size,
+            })
+        };
+        Self {
+            name: model::DEFAULT_POOL.to_owned(),
+            spec: api::crd::PoolSpec {
+                ipv4: range(Family::Ipv4, "10.32.0.0/13", 24),
+                ipv6: range(Family::Ipv6, "fd74:7732::/48", 64),
+            },
+        }
+    }
+}
+
 /// Which address families pods, services and nodes have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -137,6 +179,10 @@ pub struct Spec {
     pub nodes: Nodes,
     /// How pods' packets get to other nodes.
     pub routing: Routing,
+    /// Where pods' addresses come from.
+    pub ipam: Ipam,
+    /// With cluster pools: the pools; a usual one by default.
+    pub pools: Vec<Pool>,
     /// Address families.
     pub family: Families,
     /// What connects the nodes.
@@ -153,6 +199,8 @@ pub struct Spec {
     pub manifests: Vec<PathBuf>,
     /// Settings of the agents, beside those that the lab makes.
     pub agent: BTreeMap<String, serde_json::Value>,
+    /// Settings of the operator, beside those that the lab makes.
+    pub operator: BTreeMap<String, serde_json::Value>,
     /// Which API server.
     pub api: ApiKind,
     /// For an external API server that runs already: how to reach it.
@@ -165,6 +213,8 @@ impl Default for Spec {
             name: DEFAULT_NAME.to_owned(),
             nodes: Nodes::Count(NODES_DEFAULT),
             routing: Routing::default(),
+            ipam: Ipam::default(),
+            pools: Vec::new(),
             family: Families::default(),
             topology: Topology::default(),
             pod_cidrs: Vec::new(),
@@ -172,6 +222,7 @@ impl Default for Spec {
             pods_per_node: PODS_PER_NODE_DEFAULT,
             manifests: Vec::new(),
             agent: BTreeMap::new(),
+            operator: BTreeMap::new(),
             api: ApiKind::default(),
             kubeconfig: None,
         }
@@ -214,6 +265,11 @@ impl Spec {
         }
         if self.kubeconfig.is_some() && self.api == ApiKind::Embedded {
             return refused("kubeconfig: it is of use only with api: external (--api external)".to_owned());
+        }
+        if !self.pools.is_empty() && self.ipam == Ipam::Kubernetes {
+            return refused(
+                "pools: they are of use only with ipam: cluster-pool (--ipam cluster-pool)".to_owned(),
+            );
         }
         let mut names = BTreeSet::new();
         for name in self.nodes.list().iter().filter_map(|node| node.name.as_deref()) {
@@ -296,6 +352,15 @@ mod tests {
     }
 
     #[test]
+    fn pools_are_described_as_in_kubernetes() {
+        let text =
+            "{ipam: cluster-pool, pools: [{name: default, ipv4: {cidrs: [10.0.0.0/24], nodeMaskSize: 29}}]}";
+        let spec = parse(text).unwrap();
+        assert_eq!(spec.pools[0].spec.ipv4.as_ref().unwrap().node_mask_size, 29);
+        assert!(Pool::usual(Families::Ipv4).spec.ipv6.is_none());
+    }
+
+    #[test]
     fn a_mistake_is_refused_with_its_key() {
         for (text, said) in [
             ("nodez: 3", "nodez"),
@@ -307,6 +372,10 @@ mod tests {
             ("nodes: [{name: a}, {name: a}]", "\"a\" is taken"),
             ("podsPerNode: 1000", "podsPerNode: 1000"),
             ("kubeconfig: /x", "only with api: external"),
+            (
+                "pools: [{name: a, ipv4: {cidrs: [10.0.0.0/8], nodeMaskSize: 24}}]",
+                "only with ipam: cluster-pool",
+            ),
             ("podCIDRs: [10.0.0.0/33]", "podCIDRs"),
             ("podCIDRs: [10.0.0.0/16]", "one CIDR per family"),
             ("{family: ipv4, podCIDRs: ['fd00::/48']}", "one CIDR per family"),

@@ -15,6 +15,7 @@ use crate::Process;
 use crate::cgroup;
 use crate::error::{Doing as _, Error};
 use crate::node::NodeHandle;
+use crate::operators::OperatorState;
 use crate::pods::{PodRecord, write_atomically};
 use crate::spec::Spec;
 
@@ -215,6 +216,11 @@ impl State {
                 && AgentState::load(&paths.node(&node.name)).is_none_or(|agent| !agent.process.is_alive())
             {
                 defects.push(format!("the agent of {} is not running", node.name));
+            }
+        }
+        for operator in OperatorState::load_all(paths) {
+            if self.phase == Phase::Ready && !operator.process.is_alive() {
+                defects.push(format!("{} is not running", operator.name));
             }
         }
         defects

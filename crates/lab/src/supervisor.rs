@@ -20,12 +20,12 @@ use crate::process::Process;
 use crate::state::AgentState;
 
 /// The pause before an agent that was stopped on purpose starts again.
-const RESTART_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const RESTART_PAUSE: Duration = Duration::from_millis(10);
 /// The first pause after a failure; it doubles up to [`BACKOFF_MAX`].
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// An agent that ran this long has not failed to start.
-const STABLE: Duration = Duration::from_secs(10);
+pub(crate) const STABLE: Duration = Duration::from_secs(10);
 /// How long a local agent may take to answer whether it is ready.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -127,7 +127,7 @@ impl Supervisor {
 }
 
 /// Whether somebody ended it: exit 0 answers a signal, SIGKILL and SIGTERM come from outside.
-fn was_stopped(status: ExitStatus) -> bool {
+pub(crate) fn was_stopped(status: ExitStatus) -> bool {
     status.success()
         || matches!(
             status.signal(),
@@ -144,14 +144,21 @@ pub(crate) fn agent_socket(node: &NodeHandle) -> PathBuf {
 /// Whether the node's agent says that it is ready.
 #[must_use]
 pub(crate) fn agent_is_ready(node: &NodeHandle) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = UnixStream::connect(agent_socket(node))?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; b"HTTP/1.1 200".len()];
-        stream.read_exact(&mut status)?;
-        Ok(status.ends_with(b" 200"))
-    };
-    ask().unwrap_or(false)
+    get(&agent_socket(node), "/readyz").is_ok_and(|(status, _)| status == 200)
+}
+
+/// Asks a local socket; status and body.
+pub(crate) fn get(socket: &Path, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.unwrap_or_default(), body.to_owned()))
 }

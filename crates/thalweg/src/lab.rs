@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use lab::hold::Hold;
-use lab::spec::{ApiKind, Families, Nodes, Routing, Topology};
+use lab::spec::{ApiKind, Families, Ipam, Nodes, Routing, Topology};
 use lab::{Lab, Options, Report, Spec};
 
 use crate::cli::output::Format;
@@ -123,6 +123,9 @@ struct UpArgs {
     /// A setting of the agents, such as tunnelEncapsulation=ebpf; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
+    /// Where pods' addresses come from: their Node, or pools that two operators hand out [default: kubernetes]
+    #[arg(long, value_parser = named::<Ipam>, value_name = "kubernetes|cluster-pool")]
+    ipam: Option<Ipam>,
     /// Address families [default: dual]
     #[arg(long, value_parser = named::<Families>, value_name = "ipv4|ipv6|dual")]
     family: Option<Families>,
@@ -224,6 +227,7 @@ fn spec(args: UpArgs) -> anyhow::Result<Spec> {
     set(&mut spec.name, args.name);
     set(&mut spec.nodes, args.nodes.map(Nodes::Count));
     set(&mut spec.routing, args.routing);
+    set(&mut spec.ipam, args.ipam);
     spec.agent
         .extend(args.settings.into_iter().map(|(key, value)| (key, value.into())));
     set(&mut spec.family, args.family);

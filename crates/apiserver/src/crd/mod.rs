@@ -16,7 +16,8 @@ use crate::time;
 use crate::value::Json;
 use schema::Schema;
 
-const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+/// The kind that makes kinds.
+pub(crate) const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// What a version of a custom kind has beside what all kinds have.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl CustomKind {
 
 /// Serves a definition that has been written.
 pub(crate) fn after_write(server: &Server, _txn: &mut Txn<'_>, resource: &Resource, object: &Object) {
-    if resource.group_resource != CRDS {
+    if resource.group_resource != DEFINITIONS {
         return;
     }
     let crd = object.value();
@@ -69,7 +70,7 @@ pub(crate) fn after_write(server: &Server, _txn: &mut Txn<'_>, resource: &Resour
 
 /// Takes a definition that has been removed, and the objects of its kind, away.
 pub(crate) fn after_remove(server: &Server, txn: &mut Txn<'_>, resource: &Resource, object: &Object) {
-    if resource.group_resource != CRDS {
+    if resource.group_resource != DEFINITIONS {
         return;
     }
     for custom in resources_of(&object.value()).iter().take(1) {

@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value};
 
 use super::{Context, FieldValidation};
-use crate::admission;
 use crate::fields::{self, Parsed};
 use crate::protobuf;
 use crate::resources::Resource;
 use crate::status::{ApiError, Result};
 use crate::value::{self, Json};
+use crate::{admission, crd};
 
 /// An object of its kind, and what there is to warn about.
 pub(super) struct Decoded {
@@ -106,7 +106,10 @@ pub(super) fn conform(
         }
         (None, Some(check)) => {
             value::drop_nulls(value);
-            admission::quantities_to_strings(value);
+            // A field of a custom kind may be called `limits` or `capacity` without being a quantity.
+            if resource.group_resource != crd::DEFINITIONS {
+                admission::quantities_to_strings(value);
+            }
             let unknown = check(value).map_err(&refuse)?;
             unknown.iter().for_each(|path| fields::remove(value, path));
             unknown.iter().map(|path| fields::display(path)).collect()

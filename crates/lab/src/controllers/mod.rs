@@ -32,7 +32,7 @@ pub(crate) use watched::{Key, Watched, is_newer};
 /// What the controllers are started with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The cluster's pod CIDRs, the primary family first.
+    /// The cluster's pod CIDRs, the primary family first; none where somebody else gives nodes their addresses.
     pub pools: Vec<pod_cidrs::Pool>,
     /// The CA certificate of the API server (PEM), published to pods as `kube-root-ca.crt`.
     pub root_ca: Option<String>,
@@ -40,14 +40,19 @@ pub struct Config {
 
 /// Runs all controllers until the shutdown.
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
+    let pod_cidrs = async {
+        if !config.pools.is_empty() {
+            pod_cidrs::run(client.clone(), config.pools, shutdown.clone()).await;
+        }
+    };
     tokio::join!(
-        pod_cidrs::run(client.clone(), config.pools, shutdown.clone()),
+        pod_cidrs,
         scheduler::run(client.clone(), shutdown.clone()),
         replica_sets::run(client.clone(), shutdown.clone()),
         deployments::run(client.clone(), shutdown.clone()),
         daemon_sets::run(client.clone(), shutdown.clone()),
         endpoint_slices::run(client.clone(), shutdown.clone()),
         namespaces::run(client.clone(), config.root_ca, shutdown.clone()),
-        garbage::run(client, shutdown),
+        garbage::run(client.clone(), shutdown.clone()),
     );
 }

@@ -135,6 +135,23 @@ pub enum ReportError {
     },
 }
 
+/// Why pools cannot be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The API refused or did not answer.
+    #[error("the pools cannot be listed: {0}; the right to list thalwegpools and thalwegnodes is needed")]
+    Api(#[from] kube::Error),
+    /// An object cannot be understood.
+    #[error("a pool or node cannot be understood: {0}; use the release that wrote it")]
+    Object(String),
+}
+
+impl From<ObjectError> for ListError {
+    fn from(error: ObjectError) -> Self {
+        Self::Object(error.to_string())
+    }
+}
+
 /// Writes pools and what nodes have of them.
 #[derive(Clone)]
 pub struct IpPools {
@@ -274,6 +291,25 @@ impl IpPools {
             Ok(Err(error)) => Err(failed(telemetry::log::with_causes(&error))),
             Err(_) => Err(failed(format!("no answer within {} s", ANSWER_LIMIT.as_secs()))),
         }
+    }
+
+    /// All pools, and what nodes have of them; nothing where the cluster has no such objects.
+    ///
+    /// # Errors
+    /// When the API does not answer or refuses, or an object cannot be understood.
+    pub async fn list(&self) -> Result<Option<(Vec<IpPool>, Vec<NodePools>)>, ListError> {
+        let params = ListParams::default();
+        let pools = match self.pools().list(&params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+            pools => pools?,
+        };
+        let nodes = self.nodes().list(&params).await?;
+        let pools = pools.items.into_iter().map(IpPool::parse);
+        let nodes = nodes.items.into_iter().map(NodePools::parse);
+        Ok(Some((
+            pools.collect::<Result<_, _>>()?,
+            nodes.collect::<Result<_, _>>()?,
+        )))
     }
 
     fn pools(&self) -> Api<PoolObject> {

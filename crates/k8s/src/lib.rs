@@ -21,7 +21,7 @@ mod watch;
 pub use client::{Api, ConnectError, connect};
 pub use definitions::{DefinitionError, ensure_definitions};
 pub use events::{Reporter, Severity};
-pub use ippools::{IpPools, ReportError, service_cidrs};
+pub use ippools::{IpPools, ListError, ReportError, service_cidrs};
 pub use lease::{Election, LeaseTimes, Standing};
 pub use watch::{
     WatchStatus, watch_machines, watch_namespaces, watch_node_pools, watch_nodes, watch_pods, watch_pools,

@@ -104,6 +104,23 @@ impl AgentArgs {
         self.lab.is_some() || self.kubeconfig.is_some() || self.socket.is_some()
     }
 
+    /// A client of the API of the lab or cluster that is meant; nothing for a single node.
+    pub(crate) async fn api(&self) -> anyhow::Result<Option<kube::Client>> {
+        if let Some(kubeconfig) = &self.kubeconfig {
+            return Ok(Some(cluster::client(kubeconfig, self.context.as_deref()).await?));
+        }
+        let lab = match (&self.lab, &self.socket) {
+            (Some(lab), _) => lab.clone(),
+            (None, Some(_)) => return Ok(None),
+            (None, None) => match running_labs().as_slice() {
+                [lab] => lab.clone(),
+                _ => return Ok(None),
+            },
+        };
+        let kubeconfig = Path::new(LABS).join(lab).join("kubeconfig");
+        Ok(Some(cluster::client(&kubeconfig, None).await?))
+    }
+
     /// Finds the agents.
     pub(crate) async fn agents(&self) -> anyhow::Result<Agents> {
         let mut agents = self.find().await?;

@@ -7,6 +7,7 @@ use api::agent::{IpamView, PoolView};
 use comfy_table::Cell;
 
 use super::agents::{self, Answer};
+use super::ipam_cluster::Cluster;
 use super::output::{self, Format, Row, Text, plain_or_bad};
 
 /// `thalweg ipam`
@@ -18,7 +19,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Show the pools and the addresses in use
+    /// Show the cluster's pools, what nodes have of them, the forecast, and the addresses in use
     Status {
         #[command(flatten)]
         agents: agents::AgentArgs,
@@ -32,6 +33,7 @@ impl Args {
     /// Runs the verb.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let Verb::Status { agents, output } = self.verb;
+        let cluster = Cluster::ask(&agents).await?;
         let answers = agents.agents().await?.get::<IpamView>("/v1/ipam").await;
         let answers = answers
             .into_iter()
@@ -41,12 +43,16 @@ impl Args {
             })
             .collect();
         let (rows, unreachable) = output::merge(answers);
-        output::list(output, &rows, &unreachable, || both(&rows))
+        output::list_with(output, (&rows, &cluster), &unreachable, || {
+            let mut text = cluster.text();
+            node_sections(&mut text, &rows);
+            text
+        })
     }
 }
 
-fn both(rows: &[Row<IpamView>]) -> Text {
-    let mut pools = output::table(&["NODE", "POOL", ">CAPACITY", ">USED", ">FREE", ">RESTING"]);
+fn node_sections(text: &mut Text, rows: &[Row<IpamView>]) {
+    let mut pools = output::table(&["NODE", "NETWORK", ">CAPACITY", ">USED", ">FREE", ">RESTING"]);
     let mut allocations = output::table(&["NODE", "ADDRESS", "POD", "ENDPOINT"]);
     for Row { node, view } in rows {
         for pool in &view.pools {
@@ -61,10 +67,8 @@ fn both(rows: &[Row<IpamView>]) -> Text {
             ]);
         }
     }
-    let mut text = Text::default();
-    text.section("Pools", &pools);
+    text.section("Networks of the nodes", &pools);
     text.section("Addresses in use", &allocations);
-    text
 }
 
 fn pool_cells(node: &str, pool: &PoolView) -> Vec<Cell> {
@@ -79,7 +83,7 @@ fn pool_cells(node: &str, pool: &PoolView) -> Vec<Cell> {
 }
 
 /// Pools larger than anybody can count to are shown as that.
-fn capacity(number: u64) -> String {
+pub(super) fn capacity(number: u64) -> String {
     if number > u64::from(u32::MAX) {
         "practically endless".into()
     } else {

@@ -13,6 +13,7 @@ mod endpoint;
 mod http;
 mod iam;
 mod ipam;
+mod ipam_cluster;
 mod map;
 mod node;
 pub(crate) mod output;

@@ -78,6 +78,32 @@ pub(crate) fn list<T: Serialize>(
     })
 }
 
+/// Like [`list`] with further members in the JSON, beside the items.
+pub(crate) fn list_with<T: Serialize, M: Serialize>(
+    format: Format,
+    (items, more): (&[T], &M),
+    unreachable: &[Unreachable],
+    table: impl FnOnce() -> Text,
+) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Both<'a, T, M> {
+        #[serde(flatten)]
+        more: &'a M,
+        #[serde(flatten)]
+        listing: Listing<'a, T>,
+    }
+    if format == Format::Json {
+        let listing = Listing { items, unreachable };
+        json(&Both { more, listing })?;
+        return Ok(if unreachable.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    list(format, items, unreachable, table)
+}
+
 /// Text ready to be printed, ending in a line break unless empty.
 #[derive(Debug, Default)]
 pub(crate) struct Text(pub(crate) String);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The tunnel's device and port, in network namespaces of the tests' own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::net::UdpSocket;
 
 use api::config::{Encapsulation, TunnelProtocol, UnderlayProtocol};

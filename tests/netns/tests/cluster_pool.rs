@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses from pools of the cluster: real agents, two real operators, many pods, small blocks.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,7 +39,7 @@ fn nodes_grow_beyond_their_first_block_while_operators_die_and_give_back_what_th
         make_pods(&lab, node, "b", 12, None);
     }
     within(FAILOVER, "all pods get addresses", || running(&lab) == 52);
-    let old = kill_leader(&lab);
+    kill_leader(&lab);
     let all: Vec<IpAddr> = lab.pods().iter().flat_map(|pod| pod.ips.clone()).collect();
     let different: BTreeSet<&IpAddr> = all.iter().collect();
     assert_eq!(
@@ -66,9 +68,6 @@ fn nodes_grow_beyond_their_first_block_while_operators_die_and_give_back_what_th
     let after: Vec<IpAddr> = lab.pods().iter().flat_map(|pod| pod.ips.clone()).collect();
     assert_eq!(all, after, "pods keep their addresses");
 
-    within(FAILOVER, "another operator leads", || {
-        leader(&lab).is_some_and(|name| name != old) || leader(&lab).is_some()
-    });
     kubectl(
         &lab,
         &[
@@ -85,16 +84,11 @@ fn nodes_grow_beyond_their_first_block_while_operators_die_and_give_back_what_th
         let left = |node: &str| blocks(node).as_array().map_or(0, Vec::len);
         left("node-1") <= 4 && left("node-2") <= 4
     });
-    let ledger = object(&lab, "thalwegpool", "default")["status"]["blocks"].clone();
-    let granted: usize = ["node-1", "node-2"]
-        .iter()
-        .map(|node| blocks(node).as_array().unwrap().len())
-        .sum();
     eventually("the ledger says the same", || {
         let ledger = object(&lab, "thalwegpool", "default")["status"]["blocks"].clone();
-        ledger.as_object().unwrap().len() <= granted
+        let granted = ["node-1", "node-2"].map(|node| blocks(node).as_array().unwrap().len());
+        ledger.as_object().unwrap().len() == granted.iter().sum::<usize>()
     });
-    drop(ledger);
 }
 
 #[test]

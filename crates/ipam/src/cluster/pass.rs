@@ -113,6 +113,7 @@ pub struct Deposed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    Guard,
     Stamp,
     Ask,
     Reserve,
@@ -136,6 +137,8 @@ pub struct Pass {
     stage: Stage,
     /// Pools that a write of this pass did not get through to: no more of them now.
     skipped: BTreeSet<String>,
+    /// Whether another pass has more to do.
+    again: bool,
     /// Holders, by UID, that are gone for certain.
     gone: BTreeSet<String>,
     /// By pool: blocks, and by UID the holders that are known not to have them any more.
@@ -163,8 +166,9 @@ impl Pass {
             hold,
             refresh: false,
             forecasts: BTreeMap::new(),
-            stage: Stage::Stamp,
+            stage: Stage::Guard,
             skipped: BTreeSet::new(),
+            again: false,
             gone: BTreeSet::new(),
             given_back: BTreeMap::new(),
         })
@@ -181,6 +185,7 @@ impl Pass {
     pub fn batch(&mut self) -> Vec<Write> {
         loop {
             let (writes, next) = match self.stage {
+                Stage::Guard => (self.guards(), Stage::Stamp),
                 Stage::Stamp => (self.stamps(), Stage::Ask),
                 Stage::Ask => (self.questions(), Stage::Reserve),
                 Stage::Reserve => (self.reservations(), Stage::Grant),
@@ -243,7 +248,7 @@ impl Pass {
     /// Whether something was not written because the world was another one: soon again.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        !self.skipped.is_empty()
+        self.again || !self.skipped.is_empty()
     }
 
     fn pool_done(&mut self, name: &str, write: &Write, outcome: Outcome) {
@@ -293,22 +298,33 @@ impl Pass {
         known.map(|pool| pool.name.clone()).collect()
     }
 
-    /// Nodes that came and went, and every pool that does not say yet what is the case.
-    fn stamps(&mut self) -> Vec<Write> {
+    fn is_certain(&self, pool: &IpPool) -> bool {
+        pool.term == self.term && self.memory.confirmed.contains(&pool.uid)
+    }
+
+    /// Nodes that came and went, and pools that are to be kept or let go.
+    fn guards(&mut self) -> Vec<Write> {
         let mut writes = self.comings_and_goings();
         for pool in self.world.pools.values() {
-            let guard = |on| Write::Guard {
-                pool: pool.name.clone(),
-                version: pool.version.clone(),
-                on,
-            };
+            let done = pool.deleting && pool.guarded && pool.blocks.is_empty() && self.is_certain(pool);
+            if done || (!pool.deleting && !pool.guarded) {
+                writes.push(Write::Guard {
+                    pool: pool.name.clone(),
+                    version: pool.version.clone(),
+                    on: !done,
+                });
+            }
+        }
+        writes
+    }
+
+    /// Every pool that is not ours yet, or does not say what is the case.
+    fn stamps(&mut self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for pool in self.world.pools.values() {
             let state = self.state(pool);
-            let certain = pool.term == self.term && self.memory.confirmed.contains(&pool.uid);
-            if certain && pool.deleting && pool.guarded && pool.blocks.is_empty() {
-                writes.push(guard(false));
-            } else if !pool.deleting && !pool.guarded {
-                writes.push(guard(true));
-            } else if !certain || differs(&pool.state, &state, self.refresh) {
+            let wanted = !self.is_certain(pool) || differs(&pool.state, &state, self.refresh);
+            if wanted && !self.skipped.contains(&pool.name) {
                 writes.push(self.pool_write(pool, state, BTreeMap::new(), BTreeSet::new()));
             }
         }
@@ -355,15 +371,17 @@ impl Pass {
     /// was lost and made anew.
     fn reservations(&mut self) -> Vec<Write> {
         let known = self.known();
-        let usable = self.usable(&known);
+        let mut orphans = self.orphans(&known);
+        let mut usable = self.usable(&known);
+        // First all that nodes have, then what they still need: by another pass.
+        usable.retain(|pool| !orphans.contains_key(pool));
+        self.again = !orphans.is_empty();
         let view = View::new(&self.world, &self.refused, self.now, self.hold);
         let mut reserved = view.reservations(&usable, &self.memory.freed);
         self.memory
             .freed
             .retain(|_, when| self.now < *when + super::QUIET);
-        for (pool, adopted) in self.orphans(&known) {
-            reserved.entry(pool).or_default().extend(adopted);
-        }
+        reserved.append(&mut orphans);
         let mut writes = Vec::new();
         for name in &known {
             let Some(pool) = self.world.pools.get(name) else {

@@ -101,7 +101,11 @@ impl<'a> View<'a> {
 
     fn needs(&self, usable: &BTreeSet<String>) -> Vec<Need<'a>> {
         let mut needs = Vec::new();
-        for node in self.world.nodes.values() {
+        let machine = |node: &&NodePools| {
+            let machine = self.world.machines.get(&node.node);
+            machine.is_some_and(|machine| machine.uid == node.owner)
+        };
+        for node in self.world.nodes.values().filter(machine) {
             for (name, wanted) in asks(node) {
                 let Some(pool) = self.world.pools.get(name).filter(|_| usable.contains(name)) else {
                     continue;

@@ -181,9 +181,9 @@ fn upgrade_and_go(context: &Context<'_>) -> Vec<Draft> {
     let next = crate::file::Version(context.cluster.kubernetes.0, context.cluster.kubernetes.1 + 1);
     let away = match context.cluster.cloud {
         Cloud::Machines => "kubeadm reset --force".to_owned(),
-        Cloud::Aws | Cloud::Azure | Cloud::Gcp => {
-            "cd out/terraform/rehearsal && terraform destroy".to_owned()
-        }
+        // The provider refuses to delete a cluster until it is told otherwise and that is applied.
+        Cloud::Gcp => "cd out/terraform/rehearsal && sed -i 's/\"remove_default_node_pool\"/\"deletion_protection\": false, &/' main.tf.json && terraform apply -var project=\"$PROJECT\" && terraform destroy -var project=\"$PROJECT\"".to_owned(),
+        Cloud::Aws | Cloud::Azure => "cd out/terraform/rehearsal && terraform destroy".to_owned(),
     };
     vec![
         draft(

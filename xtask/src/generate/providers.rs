@@ -280,3 +280,38 @@ fn snake(camel: &str) -> String {
     }
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_block_types_are_those_that_begin_with_a_capital() {
+        assert_eq!(
+            block_types("EksClusterVpcConfig[] | cdktf.IResolvable;"),
+            ["EksClusterVpcConfig"]
+        );
+        assert_eq!(block_types("string[];"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn getters_become_attributes() {
+        assert_eq!(
+            snake("associationDefaultRouteTableId"),
+            "association_default_route_table_id"
+        );
+    }
+
+    #[test]
+    fn blocks_are_in_braces_down_to_the_limit() {
+        let fields = |names: &[(&str, &str)]| -> Fields {
+            let one = |(name, block): &(&str, &str)| ((*name).to_owned(), vec![(*block).to_owned()]);
+            names.iter().map(one).collect()
+        };
+        let blocks = BTreeMap::from([("A".to_owned(), fields(&[("x", ""), ("again", "A")]))]);
+        assert_eq!(
+            tree(&fields(&[("a", "A"), ("b", "")]), &blocks, 2),
+            "a{again{again x} x} b"
+        );
+    }
+}

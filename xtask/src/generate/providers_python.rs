@@ -158,3 +158,36 @@ fn block_types(line: &str) -> Vec<String> {
         .map(|word| word.rsplit('.').next().unwrap_or(word).to_owned())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULE: &str = r#"
+class VpcArgs:
+    @pulumi.getter(name="cidrBlock")
+    def cidr_block(self) -> pulumi.Input[Optional[_builtins.str]]:
+    @pulumi.getter
+    def rules(self) -> pulumi.Input[Sequence[pulumi.Input[Union['RuleArgs', 'OtherArgs']]]]:
+
+@pulumi.type_token("aws:ec2/vpc:Vpc")
+class Vpc(pulumi.CustomResource):
+    @pulumi.getter
+    def arn(self) -> pulumi.Output[_builtins.str]:
+"#;
+
+    #[test]
+    fn settings_are_those_of_the_arguments_and_results_those_of_the_class() {
+        let inputs = "class RuleArgs:\n    @pulumi.getter\n    def port(self) -> int:\n";
+        let found = resource(MODULE, inputs, "Vpc");
+        assert_eq!(found.settings.keys().collect::<Vec<_>>(), ["cidrBlock", "rules"]);
+        assert_eq!(found.settings["rules"], ["RuleArgs", "OtherArgs"]);
+        assert_eq!(found.results.into_iter().collect::<Vec<_>>(), ["arn", "id"]);
+        assert!(found.blocks["RuleArgs"].contains_key("port"));
+    }
+
+    #[test]
+    fn long_and_short_tokens_are_the_same() {
+        assert!(tokens(MODULE).any(|token| short(token) == short("aws:ec2:Vpc")));
+    }
+}

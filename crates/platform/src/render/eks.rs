@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::graph::{Provider, Stack, of};
+use super::graph::{Provider, Resource, Stack, of};
 use super::{Context, TAINT};
 use crate::address::{Role, Subnet};
 use crate::file::{Egress, Identity, Mode, NodeGroup};
@@ -466,30 +466,29 @@ fn user_data(context: &Context<'_>, group: &NodeGroup) -> String {
 
 fn addons(stack: &mut Stack, context: &Context<'_>) {
     let cluster = context.cluster;
-    let groups: Vec<String> = cluster
-        .node_groups
-        .iter()
-        .map(|group| format!("aws_eks_node_group.{}", group.name.replace('-', "_")))
-        .collect();
-    let mut names = vec!["coredns"];
+    // Node groups are made when their nodes are ready; in ENI mode those wait for the operator, and the operator for its
+    // permissions: what runs in the host's network must not wait for node groups.
     if cluster.identity == Identity::PodIdentity {
-        names.push("eks-pod-identity-agent");
+        addon(stack, context, "eks-pod-identity-agent");
     }
     if !cluster.features.kube_proxy_replacement {
-        names.push("kube-proxy");
+        addon(stack, context, "kube-proxy");
     }
-    for name in names {
-        let resource = stack.add(
-            "aws_eks_addon",
-            name,
-            json!({
-                "cluster_name": of("aws_eks_cluster", "this", "name"),
-                "addon_name": name,
-                "tags": tags(context, name),
-            }),
-        );
-        resource.after.clone_from(&groups);
-    }
+    let groups = cluster.node_groups.iter();
+    let groups = groups.map(|group| format!("aws_eks_node_group.{}", group.name.replace('-', "_")));
+    addon(stack, context, "coredns").after = groups.collect();
+}
+
+fn addon<'s>(stack: &'s mut Stack, context: &Context<'_>, name: &str) -> &'s mut Resource {
+    stack.add(
+        "aws_eks_addon",
+        name,
+        json!({
+            "cluster_name": of("aws_eks_cluster", "this", "name"),
+            "addon_name": name,
+            "tags": tags(context, name),
+        }),
+    )
 }
 
 fn operator(stack: &mut Stack, context: &Context<'_>) {

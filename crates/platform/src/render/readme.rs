@@ -58,11 +58,11 @@ const EKS: &str = "
 
 A managed node group counts as made when its nodes are ready, and a node is ready when it has a CNI. So:
 
-1. In `terraform/CLUSTER`: `terraform init && terraform apply -target=aws_eks_cluster.this` (with Pulumi: `pulumi up --target
-   '**eks_cluster_this' --target-dependents=false`).
+1. In `terraform/CLUSTER`: `terraform init && terraform apply -target=aws_eks_cluster.this`. Pulumi makes no part with what it needs: there
+   begin with `pulumi up`, and do step 2 as soon as the cluster is there; the node groups wait for it.
 2. Install Thalweg with `gitops/clusters/CLUSTER/values.yaml`; its pods wait for nodes.
-3. `terraform apply` (or `pulumi up`) for the rest: nodes come up with the taint `node.thalweg.io/agent-not-ready`, which the agent
-   takes away; then CoreDNS.
+3. `terraform apply` for the rest: nodes come up with the taint `node.thalweg.io/agent-not-ready`, which the agent takes away; then
+   CoreDNS.
 
 There is no VPC CNI and no kube-proxy: `bootstrap_self_managed_addons` is off. Do not add them as add-ons later.
 ";

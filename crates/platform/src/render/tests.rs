@@ -158,6 +158,13 @@ fn eks_has_neither_vpc_cni_nor_kube_proxy() {
         .collect();
     assert_eq!(names, ["coredns", "eks-pod-identity-agent"]);
     assert!(!eks.to_string().contains("AmazonEKS_CNI_Policy"));
+    // Nodes are ready when the operator has given addresses, which waits for this agent: no waiting for each other.
+    assert_eq!(addons["eks_pod_identity_agent"].get("depends_on"), None);
+    assert!(
+        addons["coredns"]["depends_on"]
+            .as_array()
+            .is_some_and(|groups| groups.len() == 2)
+    );
     for group in eks["resource"]["aws_eks_node_group"]
         .as_object()
         .unwrap()

@@ -24,6 +24,8 @@ pub(crate) use versions::kubelet_lag_allowed;
 pub struct Check {
     /// Its name: `group.subject`.
     pub id: &'static str,
+    /// Whether it looks at what nodes say of themselves: without any node it knows nothing.
+    pub per_node: bool,
     /// The trap that it finds, 1 to 10.
     pub trap: Option<u8>,
     /// What it finds.
@@ -118,6 +120,10 @@ pub fn examine(facts: &Facts, selection: &Selection) -> Report {
         }
         let mut outcome = Outcome::default();
         (check.run)(facts, &mut outcome);
+        if check.per_node && facts.nodes.is_empty() {
+            let reason = facts.nodes_unknown.as_deref().unwrap_or("no node was looked at");
+            outcome.not_known("nodes", reason);
+        }
         if outcome.found.is_empty() && outcome.unknown.is_empty() {
             report.passed.push(check.id);
         }

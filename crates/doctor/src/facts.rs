@@ -95,6 +95,12 @@ pub struct Facts {
     /// Each node, by its own view.
     #[serde(default)]
     pub nodes: Vec<NodeFacts>,
+    /// Why there are none, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_unknown: Option<String>,
+    /// The node that was to be looked at, where not all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_node: Option<String>,
     /// The cluster by its API's view.
     #[serde(default)]
     pub cluster: ClusterFacts,

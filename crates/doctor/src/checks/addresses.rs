@@ -18,6 +18,7 @@ const GENEVE_OVERHEAD: u32 = 58;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "addresses.overlap",
+        per_node: false,
         trap: None,
         title: "networks of pods, services, nodes or the cloud overlap",
         why: "packets go to the wrong one of two owners of an address; it cannot be mended without moving one of them",
@@ -25,6 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "addresses.mtu",
+        per_node: true,
         trap: None,
         title: "pods send larger packets than a device on their way carries, or nodes disagree",
         why: "small packets pass and large ones vanish: handshakes work, transfers hang",

@@ -13,6 +13,7 @@ const CONNECT_SLOW_MS: u64 = 1000;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "agent.answers",
+        per_node: true,
         trap: None,
         title: "an agent does not answer, or a node has none",
         why: "running pods keep their network, but no pod can start or stop there",
@@ -20,6 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "agent.ready",
+        per_node: true,
         trap: None,
         title: "an agent is not ready",
         why: "new pods of the node wait in ContainerCreating",
@@ -27,6 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "agent.api",
+        per_node: true,
         trap: None,
         title: "a node cannot reach the Kubernetes API",
         why: "everything goes on as it was, and nothing new is learned: no new pods, nodes, services",
@@ -34,6 +37,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "agent.stuck",
+        per_node: true,
         trap: Some(9),
         title: "pods whose network is not in force, or that do not get beyond ContainerCreating",
         why: "a pod without network fails its probes, and the reason is on another screen than the symptom",
@@ -60,7 +64,12 @@ fn answers(facts: &Facts, outcome: &mut Outcome) {
     let Some(nodes) = outcome.need("cluster", &facts.cluster.nodes) else {
         return;
     };
-    for node in nodes {
+    // Where agents could not be asked for at all, that one is missing is not known.
+    if facts.nodes_unknown.is_some() {
+        return;
+    }
+    let wanted = |name: &str| facts.only_node.as_deref().is_none_or(|only| only == name);
+    for node in nodes.iter().filter(|node| wanted(&node.name)) {
         let gathered = facts.nodes.iter().any(|one| one.name == node.name);
         // Machines that no agent can run on are another check's affair.
         if !gathered && !super::support::is_managed(node) {

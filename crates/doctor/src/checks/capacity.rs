@@ -11,6 +11,7 @@ const PRESSED: u64 = 80;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "capacity.pool",
+        per_node: true,
         trap: Some(4),
         title: "a node's addresses for pods are nearly used up",
         why: "the next pods of the node hang in ContainerCreating",
@@ -18,6 +19,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "capacity.slots",
+        per_node: false,
         trap: Some(4),
         title: "the scheduler may put more pods on an instance than it has addresses for",
         why: "addresses per machine follow its type, not its size: pods are scheduled where they cannot start",
@@ -25,6 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "iam.permissions",
+        per_node: false,
         trap: Some(5),
         title: "the operator's role lacks actions, or allows more than is needed",
         why: "a missing action shows only when the next node needs an address; a broad one is an attacker's",

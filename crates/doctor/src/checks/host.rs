@@ -19,6 +19,7 @@ const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADM
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "host.bpffs",
+        per_node: true,
         trap: None,
         title: "no BPF file system is mounted where the agent wants it",
         why: "programs and maps are pinned there; without pins an agent's restart would break every connection",
@@ -26,6 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "host.cgroup2",
+        per_node: true,
         trap: None,
         title: "no cgroup2 hierarchy is mounted",
         why: "load balancing at sockets attaches to it; without it services are translated packet by packet",
@@ -33,6 +35,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "host.modules",
+        per_node: true,
         trap: None,
         title: "a kernel module that attaching pods needs is missing",
         why: "without it pods cannot be attached to the node",
@@ -40,6 +43,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "host.sysctls",
+        per_node: true,
         trap: None,
         title: "forwarding is off, or the reverse path filter is on for all devices",
         why: "the host then drops what pods send through its stack, silently",
@@ -47,6 +51,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "host.capabilities",
+        per_node: true,
         trap: None,
         title: "the agent lacks a capability",
         why: "devices, routes and programs cannot be made without",
@@ -54,6 +59,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "host.managers",
+        per_node: true,
         trap: None,
         title: "systemd-networkd or NetworkManager takes our devices for its own",
         why: "they take addresses and routes away at their own restart, hours after an upgrade of theirs",
@@ -61,6 +67,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "host.clock",
+        per_node: true,
         trap: None,
         title: "clocks of nodes and of the API server differ",
         why: "certificates look expired, leases are lost, and the order of events in logs is wrong",

@@ -10,6 +10,7 @@ use crate::version::Version;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "kernel.version",
+        per_node: true,
         trap: Some(2),
         title: "the running kernel is older than what the programs need, or was not tested and does not run them yet",
         why: "the verifier of an untested kernel may refuse a program, and then no pod of the node gets a network",
@@ -17,6 +18,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "kernel.next-boot",
+        per_node: true,
         trap: Some(2),
         title: "a newer kernel is installed, untested, and runs after the next boot",
         why: "the programs were never run on it: a reboot may take the node out of the network",
@@ -24,6 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "kernel.programs",
+        per_node: true,
         trap: Some(2),
         title: "an agent runs without its programs being loaded",
         why: "without programs no packet of any pod is forwarded",
@@ -31,6 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "kernel.btf",
+        per_node: true,
         trap: None,
         title: "the kernel carries no type information",
         why: "tracing tools and some program types need it to adapt to the kernel",

@@ -16,6 +16,7 @@ const WHY_DEVICE: &str =
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "leftovers.iptables",
+        per_node: true,
         trap: Some(3),
         title: "chains of iptables of a network that does not run",
         why: WHY_FILTER,
@@ -23,6 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "leftovers.nftables",
+        per_node: true,
         trap: Some(3),
         title: "tables of nftables of a network that does not run",
         why: WHY_FILTER,
@@ -30,6 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "leftovers.ipvs",
+        per_node: true,
         trap: Some(3),
         title: "virtual servers of IPVS without a kube-proxy",
         why: "connections to services end at backends that are long gone",
@@ -37,6 +40,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "leftovers.links",
+        per_node: true,
         trap: Some(3),
         title: "devices of a network that does not run",
         why: WHY_DEVICE,
@@ -44,6 +48,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "leftovers.routes",
+        per_node: true,
         trap: Some(3),
         title: "routes of a network that does not run",
         why: WHY_DEVICE,
@@ -51,6 +56,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "leftovers.rules",
+        per_node: true,
         trap: Some(3),
         title: "routing rules of a network that does not run",
         why: "they send pods' packets to tables that nobody fills any more",
@@ -58,6 +64,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "leftovers.bpffs",
+        per_node: true,
         trap: Some(3),
         title: "pinned programs and maps of a network that does not run",
         why: "pinned programs stay attached and keep deciding over packets; pinned maps keep their memory",

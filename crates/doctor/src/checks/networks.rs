@@ -9,6 +9,7 @@ use crate::owner::Owner;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "cni.order",
+        per_node: true,
         trap: Some(3),
         title: "another network's configuration sorts before ours",
         why: "container runtimes take the first file by name: new pods get the other network, old ones keep ours",
@@ -16,6 +17,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "cni.second",
+        per_node: true,
         trap: Some(3),
         title: "another network's configuration lies behind ours",
         why: "the day ours is away (an upgrade, a restart with removal) new pods get the other network without a word",
@@ -23,6 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "cni.ours",
+        per_node: true,
         trap: Some(3),
         title: "our network configuration is missing, or a file beside it cannot be read",
         why: "without it the runtime starts no pod, or starts it in another network",
@@ -30,6 +33,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "cni.running",
+        per_node: true,
         trap: Some(3),
         title: "another network's program runs on a node",
         why: "two networks that program the same node undo each other's rules and routes",
@@ -37,6 +41,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "cni.daemonset",
+        per_node: false,
         trap: Some(3),
         title: "another network's DaemonSet wants pods on nodes",
         why: "it writes its configuration again at each of its restarts",
@@ -44,6 +49,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "cni.addon",
+        per_node: false,
         trap: Some(3),
         title: "the cloud manages its own network as an add-on of this cluster",
         why: "the cloud puts the add-on's DaemonSet back after every upgrade of the cluster",

@@ -13,6 +13,7 @@ const FULL: u64 = 95;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "pressure.maps",
+        per_node: true,
         trap: Some(9),
         title: "a map of the datapath is nearly full: connections, endpoints, others",
         why: "a full table drops new connections while old ones work, which looks like anything but a full table",
@@ -20,6 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "pressure.nf-conntrack",
+        per_node: true,
         trap: Some(9),
         title: "the kernel's own connection tracking is nearly full",
         why: "the kernel then drops packets with `nf_conntrack: table full` in its log and nowhere else",
@@ -27,6 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "pressure.lost",
+        per_node: true,
         trap: Some(9),
         title: "connections were refused because a table was full",
         why: "these packets are lost already; the table is too small for what runs here",

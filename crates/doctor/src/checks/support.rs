@@ -12,6 +12,7 @@ const REHEARSAL_AGE_MAX: u64 = 90 * 86_400;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "support.rollback",
+        per_node: true,
         trap: Some(1),
         title: "there is no way back to the cloud's own network at hand, or nobody has tried it lately",
         why: "the cloud supports only its own network: the way back to it is what its support will ask for",
@@ -19,6 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "support.managed-nodes",
+        per_node: false,
         trap: Some(1),
         title: "nodes whose network the cloud does not give up: Auto Mode, Fargate, Autopilot, virtual nodes; hybrid nodes and EKS Anywhere",
         why: "no agent can run there, or other rules of support hold: pods of such nodes are outside of this network",
@@ -26,6 +28,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "security-groups.pods",
+        per_node: false,
         trap: Some(7),
         title: "security groups are meant for pods, which no network but the VPC CNI applies",
         why: "the rules look as if they were in force, and are not",
@@ -33,6 +36,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "mesh.peerings",
+        per_node: false,
         trap: Some(8),
         title: "a joined cluster's network is not connected, not routed, or overlaps with ours",
         why: "services of the mesh resolve and time out, from some nodes and in one direction only",
@@ -126,9 +130,6 @@ fn rollback(facts: &Facts, outcome: &mut Outcome) {
     if kept.is_empty() {
         for node in &facts.nodes {
             outcome.need(&node.name, &node.rollback);
-        }
-        if facts.nodes.is_empty() {
-            outcome.not_known("cluster", "no node was looked at");
         }
         return;
     }

@@ -8,6 +8,7 @@ use crate::finding::{Outcome, Severity};
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "upgrade.daemonset",
+        per_node: false,
         trap: Some(10),
         title: "our DaemonSet is not rolled node by node, or may be evicted",
         why: "an upgrade takes all nodes at once, or none until somebody deletes pods by hand",
@@ -15,6 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "upgrade.budgets",
+        per_node: false,
         trap: Some(10),
         title: "disruption budgets that let no pod go",
         why: "draining a node waits for them without end, and the cloud's upgrade fails or forces its way",
@@ -22,6 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "upgrade.webhooks",
+        per_node: false,
         trap: Some(10),
         title: "admission webhooks in the cluster that must answer before a network pod may start",
         why: "while the network is down the webhook cannot answer, and while it does not answer the network cannot come up",
@@ -29,6 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "upgrade.deprecated",
+        per_node: false,
         trap: Some(10),
         title: "somebody uses API versions that are going away",
         why: "after the upgrade these requests fail",

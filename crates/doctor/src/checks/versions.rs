@@ -12,6 +12,7 @@ use crate::version::Version;
 pub(super) const CHECKS: &[Check] = &[
     Check {
         id: "versions.kubernetes",
+        per_node: false,
         trap: Some(6),
         title: "this version was not tested with the cluster's version of Kubernetes",
         why: "an API that changed breaks watches at the next restart, not at once",
@@ -19,6 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "versions.kubelets",
+        per_node: false,
         trap: Some(6),
         title: "kubelets are newer than the API server, or too far behind it",
         why: "Kubernetes does not support the combination; the next upgrade of the control plane breaks those nodes",
@@ -26,6 +28,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         id: "versions.agents",
+        per_node: true,
         trap: Some(10),
         title: "agents are of different versions: an upgrade stopped halfway",
         why: "a half-done upgrade has neither the old version's behaviour nor the new one's",

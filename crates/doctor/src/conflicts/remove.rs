@@ -23,6 +23,8 @@ pub struct Removal {
     pub refused: Vec<Trouble>,
     /// What should have gone and did not.
     pub failed: Vec<Trouble>,
+    /// What could not be looked at, and why.
+    pub unseen: Vec<String>,
     /// Where copies are, one per network.
     pub copies: Vec<PathBuf>,
 }

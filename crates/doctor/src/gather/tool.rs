@@ -106,7 +106,11 @@ impl Tool {
         }
         Err(ToolError::Failed {
             program: format!("{program} {}", arguments.join(" ")).trim_end().to_owned(),
-            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            said: String::from_utf8_lossy(&output.stderr)
+                .lines()
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join("; "),
         })
     }
 }

@@ -136,6 +136,11 @@ impl AgentArgs {
         Ok(agents)
     }
 
+    /// The node that is asked for, if not all are.
+    pub(crate) fn only_node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
     /// Whether a node is among those that are asked for.
     pub(crate) fn takes(&self, node: &str) -> bool {
         self.node.as_deref().is_none_or(|wanted| wanted == node)

@@ -12,14 +12,14 @@ use doctor::gather::{self, Places};
 use doctor::owner::Owner;
 use serde_json::json;
 
-use super::doctor::NodeArgs;
+use super::doctor::{EXIT_UNKNOWN, NodeArgs};
 use super::output::{self, Format, Text, bad, good};
 
 /// `thalweg conflicts`
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit code: 0 done, or nothing to do; 1 something could not be done; 3 there are parts (list), or some are \
-                        in use and stay (remove)."
+                        in use and stay (remove); 5 nothing was found, but not everything could be looked at (list)."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -127,13 +127,19 @@ fn show(places: &Places, output: Format) -> anyhow::Result<ExitCode> {
     let (items, unseen) = list(&gather::node(places));
     match output {
         Format::Json => output::json(&json!({ "items": items, "unseen": unseen }))?,
-        Format::Text if items.is_empty() => output::print("Nothing of other networks is on this node.\n")?,
+        Format::Text if items.is_empty() => {
+            output::print("Nothing of other networks was found on this node.\n")?
+        }
         Format::Text => output::print(&Text::from(&table(&items)).0)?,
     }
     if output == Format::Text {
         print_unseen(&unseen)?;
     }
-    Ok(ExitCode::from(if items.is_empty() { 0 } else { EXIT_PARTS }))
+    Ok(ExitCode::from(match (items.is_empty(), unseen.is_empty()) {
+        (false, _) => EXIT_PARTS,
+        (true, false) => EXIT_UNKNOWN,
+        (true, true) => 0,
+    }))
 }
 
 fn print_unseen(unseen: &[String]) -> anyhow::Result<()> {
@@ -171,10 +177,14 @@ impl RemoveArgs {
         if !self.execute {
             return dry_run(&going, &staying, &unseen, self.output);
         }
-        let removal = remove::remove(&places, going, staying, now())?;
+        let mut removal = remove::remove(&places, going, staying, now())?;
+        removal.unseen = unseen;
         match self.output {
             Format::Json => output::json(&removal)?,
-            Format::Text => output::print(&removed(&removal).0)?,
+            Format::Text => {
+                output::print(&removed(&removal).0)?;
+                print_unseen(&removal.unseen)?;
+            }
         }
         Ok(ExitCode::from(
             match (removal.failed.is_empty(), removal.refused.is_empty()) {

@@ -84,6 +84,7 @@ pub(crate) fn lab_arguments(node: &str) -> Vec<String> {
 pub(crate) async fn scope_facts(agents: &AgentArgs) -> anyhow::Result<Facts> {
     let began_ms = gather::now_ms();
     let scope = agents.scope()?;
+    let mut nodes_unknown = None;
     let (title, nodes, cluster) = match &scope {
         Scope::Lab(name) => {
             let lab = Lab::open(name)?;
@@ -100,6 +101,10 @@ pub(crate) async fn scope_facts(agents: &AgentArgs) -> anyhow::Result<Facts> {
                 cluster_nodes(&client, namespace, agents),
                 gather::cluster(&client)
             );
+            let nodes = nodes.unwrap_or_else(|reason| {
+                nodes_unknown = Some(reason);
+                Vec::new()
+            });
             (format!("cluster of {}", kubeconfig.display()), nodes, facts)
         }
         Scope::Socket(socket) => {
@@ -110,8 +115,18 @@ pub(crate) async fn scope_facts(agents: &AgentArgs) -> anyhow::Result<Facts> {
             ("this node".to_owned(), vec![node], no_cluster(reason))
         }
     };
+    let only_node = agents.only_node().map(str::to_owned);
+    if let Some(only) = &only_node
+        && !matches!(scope, Scope::Socket(_))
+        && nodes_unknown.is_none()
+        && nodes.is_empty()
+    {
+        anyhow::bail!("{title} has no node {only} with an agent; `thalweg node list` shows which there are");
+    }
     Ok(Facts {
         schema: SCHEMA,
+        nodes_unknown,
+        only_node,
         title,
         began_ms,
         ended_ms: gather::now_ms(),
@@ -201,14 +216,15 @@ pub(crate) async fn run_in_lab<T: DeserializeOwned>(
     serde_json::from_slice(&output.stdout).context("its answer is not understood")
 }
 
-async fn cluster_nodes(client: &kube::Client, namespace: &str, agents: &AgentArgs) -> Vec<NodeFacts> {
-    let pods = match cluster::agent_pods(client, namespace).await {
-        Ok(pods) => pods,
-        // The API's Node objects will show nodes without an agent.
-        Err(_) => return Vec::new(),
-    };
+async fn cluster_nodes(
+    client: &kube::Client,
+    namespace: &str,
+    agents: &AgentArgs,
+) -> Result<Vec<NodeFacts>, String> {
+    let pods = cluster::agent_pods(client, namespace).await;
+    let pods = pods.map_err(|error| error.to_string())?;
     let wanted = pods.iter().filter(|pod| agents.takes(&pod.node));
-    join_all(wanted.map(|pod| async move {
+    Ok(join_all(wanted.map(|pod| async move {
         let arguments = ["thalweg", "doctor", "gather", "--node-name", &pod.node];
         let answer = tokio::time::timeout(TIMEOUT, pod.run(&arguments)).await;
         let facts = match answer {
@@ -219,5 +235,5 @@ async fn cluster_nodes(client: &kube::Client, namespace: &str, agents: &AgentArg
         };
         facts.unwrap_or_else(|reason| NodeFacts::unknown(&pod.node, &reason))
     }))
-    .await
+    .await)
 }

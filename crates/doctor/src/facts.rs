@@ -10,7 +10,7 @@ mod node;
 
 use serde::{Deserialize, Serialize};
 
-pub use cloud::{Addon, CloudFacts, IamFacts, Peering, PodSlots, Provider, Rollback};
+pub use cloud::{Addon, CloudFacts, IamFacts, Peering, PodSlots, PolicyFacts, Provider, Rollback};
 pub use cluster::{
     Budget, ClusterFacts, DaemonSetFacts, DeprecatedUse, NodeObject, PodFacts, ServiceFacts, Skew,
     WebhookFacts,

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Addresses that run out: in a node's pool, on an instance, in the cloud (trap 4); permissions to get more (trap 5).
 
+use std::collections::BTreeSet;
+
+use plan::iam::{Policy, Problem, Scope};
+
 use super::{Check, each_node, some_of};
-use crate::facts::{Facts, Provider};
+use crate::facts::{Facts, IamFacts, Provider};
 use crate::finding::{Outcome, Severity};
 
 /// From here on a pool is pressed, in percent.
@@ -135,29 +139,107 @@ fn permissions(facts: &Facts, outcome: &mut Outcome) {
     let Some(iam) = outcome.need("cloud", &facts.cloud.iam) else {
         return;
     };
+    match evaluated(iam) {
+        Ok(report) => judge(iam, &report, outcome),
+        Err(reason) => outcome.not_known("cloud", reason),
+    }
+}
+
+/// The planner's own evaluation of the role's policies.
+fn evaluated(iam: &IamFacts) -> Result<plan::iam::Report, String> {
+    let mode = iam
+        .mode
+        .parse::<plan::Mode>()
+        .map_err(|error| error.to_string())?;
+    let policies = iam
+        .policies
+        .iter()
+        .map(|policy| Policy::parse(&policy.name, &policy.document.to_string()));
+    let policies: Vec<Policy> = policies
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    Ok(plan::iam::check(&Scope::new(mode, &iam.cluster), &policies))
+}
+
+fn judge(iam: &IamFacts, report: &plan::iam::Report, outcome: &mut Outcome) {
     let mend = format!(
         "thalweg iam policy --mode {} prints the policy to attach to {}",
         iam.mode, iam.role
     );
-    if !iam.missing.is_empty() {
-        outcome.find(
-            Severity::Error,
-            "cloud",
-            format!("{} may not {}", iam.role, some_of(&iam.missing)),
-            mend.clone(),
-        );
+    let lacking = report
+        .findings
+        .iter()
+        .filter(|one| !matches!(one.problem, Problem::Unknown { .. }));
+    let lacking: BTreeSet<&str> = lacking.map(|one| one.action).collect();
+    if !lacking.is_empty() {
+        let evidence = format!("{} may not {} in mode {}", iam.role, some_of(lacking), iam.mode);
+        outcome.find(Severity::Error, "cloud", evidence, mend.clone());
     }
-    if !iam.superfluous.is_empty() {
-        outcome.find(
-            Severity::Warning,
-            "cloud",
-            format!(
-                "{} may {}, which mode {} does not need",
-                iam.role,
-                some_of(&iam.superfluous),
-                iam.mode
-            ),
-            mend,
+    for one in &report.findings {
+        if let Problem::Unknown { because } = &one.problem {
+            outcome.not_known(
+                "cloud",
+                format!("whether {} may {}: {because}", iam.role, one.action),
+            );
+        }
+    }
+    let broad = report
+        .superfluous
+        .iter()
+        .map(|one| format!("{} ({}: {})", one.action, one.by, one.reason));
+    let broad: Vec<String> = broad.collect();
+    if !broad.is_empty() {
+        let evidence = format!(
+            "{} may do more than mode {} needs: {}",
+            iam.role,
+            iam.mode,
+            some_of(broad)
+        );
+        outcome.find(Severity::Warning, "cloud", evidence, mend);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::facts::{Gathered, PolicyFacts};
+
+    fn found(document: Value) -> Vec<String> {
+        let mut facts = Facts::default();
+        facts.cloud.provider = Gathered::Known(Provider::Aws);
+        facts.cloud.iam = Gathered::Known(IamFacts {
+            role: "operator".into(),
+            mode: "eni".into(),
+            cluster: "shop".into(),
+            policies: vec![PolicyFacts {
+                name: "p".into(),
+                document,
+            }],
+        });
+        let mut outcome = Outcome::default();
+        permissions(&facts, &mut outcome);
+        assert_eq!(outcome.unknown, []);
+        outcome.found.into_iter().map(|one| one.evidence).collect()
+    }
+
+    #[test]
+    fn the_generated_policy_is_well_and_one_action_less_is_not() {
+        let scope = Scope::new(plan::Mode::Eni, "shop");
+        let document = plan::iam::policy(&scope)
+            .document
+            .expect("ENI mode needs permissions");
+        assert_eq!(found(document.clone()), Vec::<String>::new());
+        let less = document
+            .to_string()
+            .replace("ec2:AssignPrivateIpAddresses", "ec2:DescribeVpcs");
+        let evidence = found(serde_json::from_str(&less).expect("JSON"));
+        assert!(
+            evidence
+                .iter()
+                .any(|one| one.contains("may not ec2:AssignPrivateIpAddresses")),
+            "{evidence:?}"
         );
     }
 }

@@ -33,7 +33,7 @@ pub struct CloudFacts {
     pub addons: Gathered<Vec<Addon>>,
     /// The virtual network's addresses.
     pub vpc_cidrs: Gathered<Vec<IpNet>>,
-    /// What the operator's role may do, beside what it has to.
+    /// The policies of the operator's role.
     pub iam: Gathered<IamFacts>,
     /// Pods with addresses of their own that fit on each instance type in the mode that is in use.
     pub pod_slots: Gathered<BTreeMap<String, PodSlots>>,
@@ -53,18 +53,28 @@ pub struct Addon {
     pub status: String,
 }
 
-/// What a role may do, beside what it has to.
+/// The policies of the operator's role, and what they are to suffice for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IamFacts {
     /// The role.
     pub role: String,
-    /// The mode that the needed actions belong to.
+    /// How pods get addresses: `eni`, `overlay` and so on, as `thalweg iam` knows them.
     pub mode: String,
-    /// Needed but not allowed.
-    pub missing: Vec<String>,
-    /// Allowed but not needed.
-    pub superfluous: Vec<String>,
+    /// The cluster's name, as in tags.
+    pub cluster: String,
+    /// The role's policies.
+    pub policies: Vec<PolicyFacts>,
+}
+
+/// A policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyFacts {
+    /// Its name.
+    pub name: String,
+    /// Its document, bare or as the command line of AWS wraps it.
+    pub document: serde_json::Value,
 }
 
 /// How many pods fit.

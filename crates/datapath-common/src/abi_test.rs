@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    Counter, CtEntry, CtKey, DropEvent, Endpoint, LocalNode, NodeConfig, PathMtu, Prefix, PrefixKey, Reason,
-    Row, Way, maps,
+    Counter, CtEntry, CtKey, DropEvent, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress,
+    NatEntry, NodeConfig, PathMtu, Prefix, PrefixKey, Reason, Row, Way, maps,
 };
 
 const GOLDEN: &str = include_str!("../testdata/abi.txt");
@@ -34,6 +34,10 @@ fn the_layout_is_the_golden_one() {
     row::<Prefix>(&mut abi);
     row::<LocalNode>(&mut abi);
     row::<Way>(&mut abi);
+    row::<NatEntry>(&mut abi);
+    row::<NatAddress>(&mut abi);
+    row::<FragmentKey>(&mut abi);
+    row::<FragmentEntry>(&mut abi);
     row::<Counter>(&mut abi);
     row::<DropEvent>(&mut abi);
     row::<PathMtu>(&mut abi);

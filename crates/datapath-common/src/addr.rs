@@ -76,6 +76,13 @@ impl Addr {
         Self([joined(a, b), joined(c, d)])
     }
 
+    /// The unfolded sum of the address's 16-bit words, for checksums.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sum(&self) -> u32 {
+        halves_sum(self.0[0]) + halves_sum(self.0[1])
+    }
+
     /// The last four bytes as they lie in memory: of a v4-mapped address, the IPv4 address.
     #[inline(always)]
     #[must_use]
@@ -114,6 +121,12 @@ impl Addr {
     pub const fn to_ip(self) -> IpAddr {
         Ipv6Addr::from_octets(self.octets()).to_canonical()
     }
+}
+
+/// The sum of the 16-bit words of a word.
+#[expect(clippy::cast_possible_truncation, reason = "16 bits each")]
+const fn halves_sum(word: u64) -> u32 {
+    (word & 0xffff) as u32 + (word >> 16 & 0xffff) as u32 + (word >> 32 & 0xffff) as u32 + (word >> 48) as u32
 }
 
 /// Two halves of a word as they lie in memory.

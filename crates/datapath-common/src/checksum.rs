@@ -37,6 +37,21 @@ pub const fn update(check: Be16, old: Be16, new: Be16) -> Be16 {
     finish((!check.raw()) as u32 + (!old.raw()) as u32 + new.raw() as u32)
 }
 
+/// What a change does to a sum: to be added to it. `old` and `new` are the unfolded sums of the words that change.
+#[inline(always)]
+#[must_use]
+pub const fn difference(old: u32, new: u32) -> u32 {
+    // The complement of a sum is its negative.
+    finish(old).raw() as u32 + (!finish(new).raw()) as u32
+}
+
+/// The checksum field after what lies under it has changed by this [`difference`].
+#[inline(always)]
+#[must_use]
+pub const fn apply(check: Be16, difference: u32) -> Be16 {
+    finish((!check.raw()) as u32 + difference)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -59,6 +74,22 @@ mod tests {
             let new = Be16::from_raw(new);
             bytes[2 * at..2 * at + 2].copy_from_slice(&new.raw().to_ne_bytes());
             prop_assert_eq!(update(before, old, new), finish(sum(&bytes)));
+        }
+
+        #[test]
+        fn a_difference_of_addresses_and_ports_equals_the_full_sum(
+            mut bytes in prop::collection::vec(any::<u8>(), 40..80), new: [u8; 18],
+        ) {
+            bytes[39] |= 1;
+            let before = finish(sum(&bytes));
+            let old = sum(&bytes[8..26]);
+            bytes[8..26].copy_from_slice(&new);
+            prop_assert_eq!(apply(before, difference(old, sum(&new))), finish(sum(&bytes)));
+        }
+
+        #[test]
+        fn the_sum_of_an_address_is_that_of_its_bytes(octets: [u8; 16]) {
+            prop_assert_eq!(finish(crate::Addr::v6(octets).sum()), finish(sum(&octets)));
         }
 
         #[test]

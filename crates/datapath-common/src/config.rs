@@ -38,6 +38,10 @@ impl NodeConfig {
     /// The kernel's device wraps and unwraps; without it the programs do.
     pub const TUNNEL_DEVICE: u32 = 32;
 
+    /// Pods' connections to the world have the node's address outside, see [`nat`](crate::nat). Not together with
+    /// [`HOST_ROUTING`](Self::HOST_ROUTING), where that is netfilter's work.
+    pub const MASQUERADE: u32 = 256;
+
     /// With these flags, and no tunnel.
     #[must_use]
     pub const fn new(flags: u32) -> Self {

@@ -5,6 +5,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::nat::Mapping;
 use crate::packet::{proto, tcp};
 use crate::{Addr, Be16};
 
@@ -44,6 +45,15 @@ row! {
 pub type Side = u8;
 
 impl Tuple {
+    /// To be filled in.
+    pub const EMPTY: Self = Self {
+        source: Addr::UNSPECIFIED,
+        destination: Addr::UNSPECIFIED,
+        source_port: Be16::new(0),
+        destination_port: Be16::new(0),
+        proto: 0,
+    };
+
     /// The key, and which of its ends sent the packet.
     #[inline(always)]
     #[must_use]
@@ -101,8 +111,8 @@ impl CtKey {
 row! {
     /// A row of `conntrack`: 64 bytes. Arrays of two are indexed by [`leg`](CtEntry::leg).
     ///
-    /// `identity`, `rule`, `service`, `flags` and `revision` are reserved for policy and services, so that a connection
-    /// is decided once and its later packets need no other lookup.
+    /// `identity`, `rule`, `service` and `revision` are reserved for policy and services, so that a connection is decided
+    /// once and its later packets need no other lookup.
     pub struct CtEntry: 64 {
         /// The low half of jiffies at the last packet.
         pub last_seen: u32,
@@ -117,14 +127,16 @@ row! {
         /// The policy rule that allowed it.
         pub rule: u32,
         /// The service whose address is to be put back into replies.
-        pub service: u32,
+        pub service: u16,
+        /// The node's port that a masqueraded connection has outside.
+        pub nat_port: Be16,
         /// Where the connection stands.
         pub state: State,
         /// Which end opened it.
         pub opener: Side,
         /// All TCP flags seen.
         pub tcp_flags: [u8; 2],
-        /// Zero.
+        /// Of [`MASQUERADED`](CtEntry::MASQUERADED); the topmost four bits are the slot of the node's address.
         pub flags: u16,
         /// The revision of the policy that decided.
         pub revision: u16,
@@ -155,12 +167,57 @@ impl CtEntry {
             identity: 0,
             rule: 0,
             service: 0,
+            nat_port: Be16::new(0),
             state,
             opener: if sender_opens { side } else { side ^ 1 },
             tcp_flags: flags,
             flags: 0,
             revision: 0,
         }
+    }
+
+    /// The opener is a pod that has the node's address outside.
+    pub const MASQUERADED: u16 = 1;
+    const SLOT_SHIFT: u16 = 12;
+
+    /// With a mapping.
+    #[inline(always)]
+    #[must_use]
+    pub const fn masqueraded(mut self, mapping: Mapping) -> Self {
+        self.masquerade(mapping);
+        self
+    }
+
+    /// Gives a new row a mapping.
+    #[inline(always)]
+    pub const fn masquerade(&mut self, mapping: Mapping) {
+        if mapping.is_some() {
+            self.flags = Self::MASQUERADED | (mapping.slot() as u16) << Self::SLOT_SHIFT;
+            self.nat_port = mapping.port();
+        }
+    }
+
+    /// The row after a packet has opened the connection anew, see [`reopens`]. A pod that uses its port again keeps its
+    /// mapping, whose row in `nat` is still there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reopened(&self, now: u32, side: Side, proto: u8, tcp_flags: u8, length: u64) -> Self {
+        let mapping = if side == self.opener {
+            self.mapping()
+        } else {
+            Mapping::NONE
+        };
+        Self::open(now, side, proto, tcp_flags, length).masqueraded(mapping)
+    }
+
+    /// How the connection looks outside.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mapping(&self) -> Mapping {
+        if self.flags & Self::MASQUERADED == 0 {
+            return Mapping::NONE;
+        }
+        Mapping::new((self.flags >> Self::SLOT_SHIFT) as u8, self.nat_port)
     }
 
     /// [`ORIGINAL`] for a packet that the opener sent, else [`REPLY`].

@@ -128,3 +128,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_connection_opened_anew_keeps_its_mapping_if_its_opener_does_it() {
+    let mapping = Mapping::new(5, Be16::new(50_000));
+    let entry = CtEntry::open(1, 1, proto::TCP, tcp::SYN, 60).masqueraded(mapping);
+    assert_eq!(entry.mapping(), mapping);
+    assert_eq!(entry.reopened(2, 1, proto::TCP, tcp::SYN, 60).mapping(), mapping);
+    assert_eq!(
+        entry.reopened(2, 0, proto::TCP, tcp::SYN, 60).mapping(),
+        Mapping::NONE
+    );
+    let plain = CtEntry::open(1, 1, proto::TCP, tcp::SYN, 60).masqueraded(Mapping::NONE);
+    assert_eq!((plain.mapping(), plain.flags), (Mapping::NONE, 0));
+}

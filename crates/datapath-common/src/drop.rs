@@ -51,6 +51,8 @@ reasons! {
     INVALID_SOURCE_IP = 132,
     /// A header is cut short or contradicts itself.
     CT_TRUNCATED_OR_INVALID_HEADER = 135,
+    /// A masqueraded packet is bigger than its route allows and would have to be cut.
+    FRAGMENTATION_NEEDED = 136,
     /// Neither IPv4 nor IPv6 as this node is configured.
     UNSUPPORTED_L3_PROTOCOL = 139,
     /// The packet could not be changed; the kernel was short of memory.
@@ -71,16 +73,24 @@ reasons! {
     NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT = 160,
     /// Neither IP nor ARP.
     UNSUPPORTED_L2_PROTOCOL = 166,
-    /// The node has no route to the other end of the tunnel.
+    /// Every port of the node that was tried towards this remote end is taken: no new connection can be masqueraded.
+    NO_MAPPING_FOR_NAT_MASQUERADE = 167,
+    /// A pod sent a protocol to the world whose answers nothing would tell whose they are.
+    UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE = 168,
+    /// The node has no route to the other end of the tunnel, or none past its stack for a masqueraded packet.
     FIB_LOOKUP_FAILED = 169,
     /// The tunnel could not wrap or unwrap the packet.
     ENCAPSULATION_TRAFFIC_IS_PROHIBITED = 170,
     /// A packet came through the tunnel from a machine that does not have its source address.
     UNKNOWN_SENDER = 172,
+    /// A fragment of a masqueraded datagram came before the first one, which has the ports.
+    FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175,
     /// A pod sent a router advertisement, a redirect or another neighbour message that only a gateway may send.
     FORBIDDEN_ICMPV6_MESSAGE = 176,
     /// A packet came through the tunnel with another network identifier.
     INVALID_VNI = 183,
+    /// An answer to a masqueraded packet ended its last hop at this node.
+    TTL_EXCEEDED = 196,
     /// Duplicate address detection, router solicitation, multicast listener report: every IPv6 stack sends them, and on
     /// a pod's link nobody needs them. Counted, without an event.
     LINK_LOCAL_CHATTER = 224,

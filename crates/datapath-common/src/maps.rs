@@ -2,13 +2,19 @@
 //! Names, shapes and limits of the pinned maps, as both sides must agree on them.
 
 use crate::metrics::METRICS_LEN;
-use crate::{Addr, Counter, CtEntry, CtKey, Endpoint, LocalNode, Prefix, PrefixKey, Way};
+use crate::nat::ADDRESSES;
+use crate::{
+    Addr, Counter, CtEntry, CtKey, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry,
+    Prefix, PrefixKey, Way,
+};
 
 /// The kind of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `BPF_MAP_TYPE_HASH`.
     Hash,
+    /// `BPF_MAP_TYPE_LRU_HASH`.
+    LruHash,
     /// `BPF_MAP_TYPE_ARRAY`.
     Array,
     /// `BPF_MAP_TYPE_LPM_TRIE`.
@@ -49,6 +55,18 @@ pub const NODE: Spec = Spec {
     kind: Kind::Array,
     ..hash::<u32, LocalNode>("node", 1)
 };
+/// Masqueraded connections by how they look outside. As big as `conntrack`, which has a row for each of them.
+pub const NAT: Spec = hash::<CtKey, NatEntry>("nat", CONNTRACK.max_entries);
+/// The addresses that they have there.
+pub const NAT_ADDRESSES: Spec = Spec {
+    kind: Kind::Array,
+    ..hash::<u32, NatAddress>("nat_addresses", ADDRESSES)
+};
+/// Datagrams that come in fragments.
+pub const FRAGMENTS: Spec = Spec {
+    kind: Kind::LruHash,
+    ..hash::<FragmentKey, FragmentEntry>("fragments", 8192)
+};
 /// Packets and bytes by reason and direction.
 pub const METRICS: Spec = Spec {
     kind: Kind::PerCpuArray,
@@ -69,7 +87,18 @@ pub const EVENTS: Spec = Spec {
 };
 
 /// Every pinned map.
-pub const ALL: [Spec; 7] = [ENDPOINTS, CONNTRACK, PREFIXES, NODE, WAYS, METRICS, EVENTS];
+pub const ALL: [Spec; 10] = [
+    ENDPOINTS,
+    CONNTRACK,
+    NAT,
+    NAT_ADDRESSES,
+    FRAGMENTS,
+    PREFIXES,
+    NODE,
+    WAYS,
+    METRICS,
+    EVENTS,
+];
 
 #[expect(clippy::cast_possible_truncation, reason = "rows have fewer than 2^32 bytes")]
 const fn hash<K, V>(name: &'static str, max_entries: u32) -> Spec {

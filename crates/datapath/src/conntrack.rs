@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The table of connections: reading it and collecting what is over.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use datapath_common::ct::{CtEntry, CtKey, Tuple};
-use datapath_common::{Addr, maps};
+use datapath_common::maps;
 
 use crate::clock::{Clock, elapsed};
+use crate::nat::{Masquerade, Nat, NatReport};
 use crate::{HashMap, MapError, Timeouts};
 
 /// A handle to the table, for any thread.
 #[derive(Clone, Debug)]
 pub struct Conntrack {
     map: HashMap<CtKey, CtEntry>,
+    nat: Nat,
     clock: Clock,
 }
 
@@ -24,6 +27,8 @@ pub struct Connection {
     pub tuple: Tuple,
     /// The row.
     pub entry: CtEntry,
+    /// The node's address and port that the opener has outside, if it is masqueraded.
+    pub masqueraded: Option<SocketAddr>,
     /// Since the first packet.
     pub age: Duration,
     /// Since the last packet.
@@ -41,11 +46,31 @@ pub struct GcReport {
     pub entries: usize,
     /// The share of the table that was used when the collection began.
     pub pressure: f64,
+    /// How much is masqueraded.
+    pub nat: NatReport,
 }
 
 impl Conntrack {
-    pub(crate) fn new(map: HashMap<CtKey, CtEntry>, clock: Clock) -> Self {
-        Self { map, clock }
+    pub(crate) fn new(map: HashMap<CtKey, CtEntry>, nat: Nat, clock: Clock) -> Self {
+        Self { map, nat, clock }
+    }
+
+    /// How the connections look outside of the node.
+    #[must_use]
+    pub fn nat(&self) -> &Nat {
+        &self.nat
+    }
+
+    /// Says what new connections to the world get as their source; those that are open keep what they have.
+    pub fn masquerade(&self, wanted: &Masquerade) -> Result<(), MapError> {
+        self.nat.set(wanted, || {
+            let mut used = 0;
+            self.map.for_each(|_, entry| {
+                let mapping = entry.mapping();
+                used |= u32::from(mapping.is_some()) << mapping.slot();
+            })?;
+            Ok(used)
+        })
     }
 
     /// The rows as they are.
@@ -72,11 +97,12 @@ impl Conntrack {
 
     /// Calls `visit` with each connection.
     pub fn for_each(&self, mut visit: impl FnMut(Connection)) -> Result<(), MapError> {
-        let (now, rate) = (self.now()?, self.clock.rate());
+        let (now, rate, slots) = (self.now()?, self.clock.rate(), self.nat.slots()?);
         self.map.for_each(|key, entry| {
             visit(Connection {
                 tuple: key.tuple(entry.opener),
                 entry: *entry,
+                masqueraded: slots.socket(entry),
                 age: elapsed(entry.created, now, rate),
                 idle: elapsed(entry.last_seen, now, rate),
             });
@@ -92,6 +118,8 @@ impl Conntrack {
 
     /// Deletes the connections that are over; under pressure, sooner.
     ///
+    /// Rows of `nat` go with their connections, and those that have lost theirs on their own.
+    ///
     /// `fill` is the share of the table in use as the last report said, 0 at first: so that one walk does.
     pub fn collect_garbage(&self, timeouts: &Timeouts, last: &GcReport) -> Result<GcReport, MapError> {
         let max = f64::from(self.max_entries().max(1));
@@ -102,29 +130,45 @@ impl Conntrack {
         self.map.for_each(|key, entry| {
             scanned += 1;
             if timeouts.expired(key, entry, now, rate) {
-                over.push(*key);
+                over.push((*key, *entry));
             }
         })?;
-        // A packet that comes between the two calls finds no row and opens one, in mid-stream as after a restart.
-        let removed = self.map.remove_all(&over)?;
+        let removed = self.remove(&over)?;
+        let nat = self.nat.sweep(&self.map, now, rate)?;
         Ok(GcReport {
             scanned,
             removed,
             entries: scanned.saturating_sub(removed),
             pressure: scanned as f64 / max,
+            nat,
         })
     }
 
-    /// Deletes the connections of an address that is no longer a pod's, so that its next owner inherits none.
-    pub fn remove_address(&self, ip: IpAddr) -> Result<usize, MapError> {
-        let addr = Addr::from(ip);
-        let mut keys = Vec::new();
-        self.map.for_each(|key, _| {
-            if key.addr.contains(&addr) {
-                keys.push(*key);
+    /// Deletes connections, and then how they look outside.
+    ///
+    /// A packet that comes between the two calls finds no connection and opens one, in mid-stream as after a restart, with another
+    /// port: the old one is still taken. The other way round it would be sent with a port that nobody holds for it.
+    fn remove(&self, connections: &[(CtKey, CtEntry)]) -> Result<usize, MapError> {
+        let keys: Vec<_> = connections.iter().map(|(key, _)| *key).collect();
+        let removed = self.map.remove_all(&keys)?;
+        self.nat.remove(connections)?;
+        Ok(removed)
+    }
+
+    /// Deletes the connections of addresses that are no longer pods', so that their next owners inherit none.
+    pub fn remove_addresses(&self, ips: &BTreeSet<IpAddr>) -> Result<usize, MapError> {
+        let mut over = Vec::new();
+        self.map.for_each(|key, entry| {
+            if key.addr.iter().any(|addr| ips.contains(&addr.to_ip())) {
+                over.push((*key, *entry));
             }
         })?;
-        self.map.remove_all(&keys)
+        self.remove(&over)
+    }
+
+    /// The same of one address.
+    pub fn remove_address(&self, ip: IpAddr) -> Result<usize, MapError> {
+        self.remove_addresses(&BTreeSet::from([ip]))
     }
 
     fn now(&self) -> Result<u32, MapError> {

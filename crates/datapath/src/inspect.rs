@@ -2,13 +2,14 @@
 //! The maps and programs as people look at them.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::Ebpf;
-use datapath_common::ct::Tuple;
+use datapath_common::ct::{CtKey, Tuple};
 use datapath_common::maps::{self, Kind, Spec};
 use datapath_common::packet::proto;
-use datapath_common::{Addr, Endpoint, LocalNode, Prefix};
+use datapath_common::{Addr, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry, Prefix};
 use ipnet::IpNet;
 
 use crate::conntrack::Connection;
@@ -21,7 +22,7 @@ use crate::{MapError, sys};
 pub struct MapInfo {
     /// Its name.
     pub name: &'static str,
-    /// `hash`, `array`, `lpm-trie`, `percpu-array` or `ringbuf`.
+    /// `hash`, `lru-hash`, `array`, `lpm-trie`, `percpu-array` or `ringbuf`.
     pub kind: &'static str,
     /// Bytes of a key.
     pub key_size: u32,
@@ -61,6 +62,8 @@ pub struct ProgramInfo {
     pub instructions: u32,
     /// Bytes of machine code.
     pub jited_bytes: u32,
+    /// Instructions that the verifier walked through, of a million at most; kernels before 5.16 do not say.
+    pub verified: Option<u32>,
 }
 
 pub(crate) fn maps(loaded: &Loaded) -> Result<Vec<MapInfo>, MapError> {
@@ -78,11 +81,13 @@ fn map_info(loaded: &Loaded, spec: &Spec) -> Result<MapInfo, MapError> {
     let entries = match name {
         name if name == maps::ENDPOINTS.name => Some(loaded.endpoints.0.len()? as u64),
         name if name == maps::CONNTRACK.name => Some(loaded.conntrack.len()? as u64),
+        name if name == maps::NAT.name => Some(loaded.conntrack.nat().map().len()? as u64),
         name if name == maps::PREFIXES.name => Some(loaded.prefixes.rows()?.len() as u64),
         _ => None,
     };
     let kind = match kind {
         Kind::Hash => "hash",
+        Kind::LruHash => "lru-hash",
         Kind::Array => "array",
         Kind::LpmTrie => "lpm-trie",
         Kind::PerCpuArray => "percpu-array",
@@ -130,6 +135,11 @@ pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, M
                 .map(counter)
                 .collect()
         }
+        name if name == maps::NAT.name => nat(loaded)?,
+        name if name == maps::NAT_ADDRESSES.name => {
+            loaded.conntrack.nat().slots()?.named().map(nat_address).collect()
+        }
+        name if name == maps::FRAGMENTS.name => loaded.fragments.rows()?.iter().map(fragment).collect(),
         name if name == maps::PREFIXES.name => loaded.prefixes.rows()?.iter().map(prefix).collect(),
         name if name == maps::NODE.name => vec![local_node(&loaded.node.get()?)],
         name if name == maps::EVENTS.name || name == maps::WAYS.name => Vec::new(),
@@ -186,8 +196,11 @@ fn local_node(row: &LocalNode) -> MapRow {
 
 fn connection(connection: &Connection) -> MapRow {
     let entry = &connection.entry;
+    let outside = connection
+        .masqueraded
+        .map(|outside| format!(" masqueraded={outside}"));
     let value = format!(
-        "{} age={}s idle={}s packets={}/{} bytes={}/{} tcp_flags={:#04x}/{:#04x}",
+        "{} age={}s idle={}s packets={}/{} bytes={}/{} tcp_flags={:#04x}/{:#04x}{}",
         entry.state,
         connection.age.as_secs(),
         connection.idle.as_secs(),
@@ -197,6 +210,7 @@ fn connection(connection: &Connection) -> MapRow {
         entry.bytes[1],
         entry.tcp_flags[0],
         entry.tcp_flags[1],
+        outside.unwrap_or_default(),
     );
     MapRow {
         key: tuple(&connection.tuple),
@@ -205,14 +219,49 @@ fn connection(connection: &Connection) -> MapRow {
 }
 
 fn tuple(tuple: &Tuple) -> String {
-    let name = proto::name(tuple.proto).map_or_else(|| tuple.proto.to_string(), str::to_owned);
-    let end = |ip: std::net::IpAddr, port: u16| match ip {
-        std::net::IpAddr::V4(ip) => format!("{ip}:{port}"),
-        std::net::IpAddr::V6(ip) => format!("[{ip}]:{port}"),
+    let source = SocketAddr::new(tuple.source.to_ip(), tuple.source_port.get());
+    let destination = SocketAddr::new(tuple.destination.to_ip(), tuple.destination_port.get());
+    format!("{} {source} -> {destination}", protocol(tuple.proto))
+}
+
+fn protocol(number: u8) -> String {
+    proto::name(number).map_or_else(|| number.to_string(), str::to_owned)
+}
+
+/// As answers come: from the remote end to the node, and for which pod they are.
+fn nat(loaded: &Loaded) -> Result<Vec<MapRow>, MapError> {
+    let nat = loaded.conntrack.nat();
+    let slots = nat.slots()?;
+    let row = |(key, entry): &(CtKey, NatEntry)| MapRow {
+        key: tuple(&slots.answer(key).unwrap_or_else(|| key.tuple(0))),
+        value: format!("pod {}", SocketAddr::new(entry.pod.to_ip(), entry.port.get())),
     };
-    let source = end(tuple.source.to_ip(), tuple.source_port.get());
-    let destination = end(tuple.destination.to_ip(), tuple.destination_port.get());
-    format!("{name} {source} -> {destination}")
+    Ok(nat.map().rows()?.iter().map(row).collect())
+}
+
+fn nat_address((name, row): (String, &NatAddress)) -> MapRow {
+    MapRow {
+        key: name,
+        value: format!(
+            "{} ports={}-{} slot={}",
+            row.address, row.first_port, row.last_port, row.slot
+        ),
+    }
+}
+
+fn fragment((key, entry): &(FragmentKey, FragmentEntry)) -> MapRow {
+    let [source, destination] = entry.ports;
+    // Of IPv4 the identification is the first half as it lies in memory.
+    let id = if key.source.is_v4() {
+        let [a, b, ..] = key.id.to_ne_bytes();
+        u32::from(u16::from_be_bytes([a, b]))
+    } else {
+        u32::from_be(key.id)
+    };
+    MapRow {
+        key: format!("{} -> {} id={id:#x}", key.source, key.destination),
+        value: format!("{} ports={source}/{destination}", protocol(entry.proto)),
+    }
 }
 
 fn counter(row: CounterRow) -> MapRow {
@@ -240,6 +289,7 @@ pub(crate) fn programs(objects: &[Ebpf]) -> Vec<ProgramInfo> {
             run_time_ns: u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
             instructions: info.size_translated().unwrap_or(0) / 8,
             jited_bytes: info.size_jitted(),
+            verified: info.verified_instruction_count(),
         })
     };
     programs.filter_map(info).collect()

@@ -15,12 +15,13 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use datapath_common::event::Hook;
 use datapath_common::maps::{self, Spec};
-use datapath_common::{Addr, CtEntry, CtKey, Endpoint, NodeConfig};
+use datapath_common::{Addr, CtEntry, CtKey, Endpoint, FragmentEntry, FragmentKey, NatEntry, NodeConfig};
 use tracing::{info, warn};
 use zerocopy::IntoBytes;
 
 use crate::clock::Clock;
 use crate::map::Bytes;
+use crate::nat::Nat;
 use crate::pins::{Displaced, Pins};
 use crate::{
     Conntrack, Counters, EndpointsMap, EventReader, Features, HashMap, Limits, LoadError, NodeRow, Options,
@@ -44,6 +45,8 @@ const OBJECTS: [(&str, &[u8]); 3] = [
 ];
 /// Never attached: it tells user space the kernel's jiffies.
 const CLOCK: &str = "clock";
+/// Rows of a map that no program looks at.
+const NAT_UNUSED: u32 = 1;
 /// Lines of the verifier's log that an error shows.
 const LOG_LINES: usize = 40;
 
@@ -55,6 +58,7 @@ pub(crate) struct Loaded {
     pub(crate) specs: Vec<Spec>,
     pub(crate) endpoints: EndpointsMap,
     pub(crate) conntrack: Conntrack,
+    pub(crate) fragments: HashMap<FragmentKey, FragmentEntry>,
     pub(crate) prefixes: PrefixesMap,
     pub(crate) node: NodeRow,
     pub(crate) counters: Counters,
@@ -67,7 +71,7 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     if features.version < (5, 11) {
         sys::lift_memlock_limit();
     }
-    let specs = specs(options.limits.resolve(memory_bytes()?));
+    let specs = specs(options.limits.resolve(memory_bytes()?), options.node);
     let mut displaced = Vec::new();
     for spec in &specs {
         displaced.extend(pins.make_way(spec)?);
@@ -89,7 +93,8 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     let events = events(&mut objects)?;
     let loaded = Loaded {
         endpoints: EndpointsMap(open(&pins, maps::ENDPOINTS.name, &specs)?),
-        conntrack: Conntrack::new(open(&pins, maps::CONNTRACK.name, &specs)?, clock),
+        conntrack: conntrack(&pins, &specs, clock)?,
+        fragments: open(&pins, maps::FRAGMENTS.name, &specs)?,
         prefixes: PrefixesMap::new(open_pin(&pins, maps::PREFIXES.name)?),
         node: NodeRow::new(open_pin(&pins, maps::NODE.name)?),
         counters: Counters::new(open_pin(&pins, maps::METRICS.name)?, cpus()?),
@@ -101,12 +106,30 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     Ok((loaded, events))
 }
 
+fn conntrack(pins: &Pins, specs: &[Spec], clock: Clock) -> Result<Conntrack, LoadError> {
+    let nat = Nat::new(
+        open(pins, maps::NAT.name, specs)?,
+        open(pins, maps::NAT_ADDRESSES.name, specs)?,
+    );
+    Ok(Conntrack::new(
+        open(pins, maps::CONNTRACK.name, specs)?,
+        nat,
+        clock,
+    ))
+}
+
 /// The maps with the sizes that the settings want.
-fn specs(limits: Limits) -> Vec<Spec> {
+fn specs(limits: Limits, node: NodeConfig) -> Vec<Spec> {
+    let nat_max = if node.has(NodeConfig::MASQUERADE) {
+        limits.conntrack_max
+    } else {
+        NAT_UNUSED
+    };
     let sized = |mut spec: Spec| {
         spec.max_entries = match spec.name {
             name if name == maps::ENDPOINTS.name => limits.endpoints_max,
             name if name == maps::CONNTRACK.name => limits.conntrack_max,
+            name if name == maps::NAT.name => nat_max,
             name if name == maps::EVENTS.name => limits.events_bytes,
             _ => spec.max_entries,
         };
@@ -220,6 +243,7 @@ fn events(objects: &mut [Ebpf]) -> Result<EventReader, LoadError> {
 fn carry_over(pins: &Pins, displaced: Displaced) -> Result<(), LoadError> {
     match displaced.spec.name {
         name if name == maps::CONNTRACK.name => copy::<CtKey, CtEntry>(pins, displaced),
+        name if name == maps::NAT.name => copy::<CtKey, NatEntry>(pins, displaced),
         name if name == maps::ENDPOINTS.name => copy::<Addr, Endpoint>(pins, displaced),
         _ => Ok(()),
     }

@@ -151,6 +151,7 @@ fn examine(path: &Path, spec: &Spec) -> Examined {
 const fn kernel_kind(kind: Kind) -> u32 {
     match kind {
         Kind::Hash => 1,
+        Kind::LruHash => 9,
         Kind::Array => 2,
         Kind::PerCpuArray => 6,
         Kind::LpmTrie => 11,

@@ -1,64 +1,127 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! A packet and its connection.
 
-use datapath_common::{CtEntry, CtKey, Reason};
+use datapath_common::ct::CtKey;
+use datapath_common::{CtEntry, NodeConfig, Reason};
 
 use crate::maps::{self, Insertion, Touch};
 use crate::parse::{self, Kind, Packet};
-use crate::{Ctx, Drop};
+use crate::{Ctx, Drop, fragment, nat};
 
-/// Accounts for a packet in its connection, which is opened if there is none.
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Towards {
+    /// To a pod of this node, or to the node itself.
+    Here,
+    /// From a pod to somewhere else: perhaps the world, which is to see the node's address.
+    Elsewhere,
+}
+
+impl Towards {
+    /// Whether new connections may have to be masqueraded.
+    #[inline(always)]
+    fn may_be_world(self) -> bool {
+        self == Self::Elsewhere && maps::configured(NodeConfig::MASQUERADE)
+    }
+}
+
+/// Accounts for a packet in its connection, which is opened if there is none, and finds out how that looks outside.
 #[inline(always)]
-pub fn track(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
+pub fn track(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     match packet.kind {
-        Kind::Flow => flow(ctx, packet),
-        Kind::Error => related(ctx, packet),
-        Kind::Fragment | Kind::Link => Ok(()),
+        Kind::Flow => {
+            flow(ctx, packet, towards)?;
+            if packet.fragment != 0 {
+                fragment::remember(ctx, packet);
+            }
+            Ok(())
+        }
+        Kind::Error => related(ctx, packet, towards),
+        Kind::Fragment => later_fragment(ctx, packet, towards),
+        Kind::Link => Ok(()),
     }
 }
 
 #[inline(always)]
-fn flow(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
+fn flow(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     let (key, side) = packet.tuple.key();
-    let touch = Touch {
-        side,
-        now: ctx.jiffies(),
-        tcp_flags: packet.tcp_flags,
-        length: ctx.length(),
-    };
-    if maps::touch(&key, &touch) {
+    let touch = touch(ctx, packet, side);
+    if let Some(mapping) = maps::touch(&key, &touch) {
+        packet.nat = mapping;
+        Ok(())
+    } else if towards.may_be_world() {
+        packet.nat = nat::open(ctx)?;
         Ok(())
     } else {
         open(&key, &touch)
     }
 }
 
+/// What a packet of this end does to its connection.
+#[inline(always)]
+#[must_use]
+pub fn touch(ctx: &Ctx, packet: &Packet, side: u8) -> Touch {
+    Touch {
+        side,
+        now: ctx.jiffies(),
+        tcp_flags: packet.tcp_flags,
+        length: ctx.length(),
+    }
+}
+
 /// Apart, so that the row does not take room on the stack of every packet.
 #[inline(never)]
 fn open(key: &CtKey, first: &Touch) -> Result<(), Drop> {
+    match maps::open(key, &entry(key, first)) {
+        Insertion::Done | Insertion::Busy => Ok(()),
+        Insertion::Full => Err(Drop::new(Reason::CT_MAP_INSERTION_FAILED)),
+    }
+}
+
+/// The row that a connection begins with.
+#[inline(always)]
+#[must_use]
+pub fn entry(key: &CtKey, first: &Touch) -> CtEntry {
     let Touch {
         side,
         now,
         tcp_flags,
         length,
     } = *first;
-    let entry = CtEntry::open(now, side, key.proto, tcp_flags, u64::from(length));
-    match maps::open(key, &entry) {
-        Insertion::Done | Insertion::Busy => Ok(()),
-        Insertion::Full => Err(Drop::new(Reason::CT_MAP_INSERTION_FAILED)),
+    CtEntry::open(now, side, key.proto, tcp_flags, u64::from(length))
+}
+
+/// A fragment without ports gets those of the first one. Without a first it goes by its address, as a router would do it, but
+/// not to the world: nobody knows how it is to look there.
+#[inline(never)]
+fn later_fragment(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
+    if fragment::recall(ctx, packet) {
+        let (key, side) = packet.tuple.key();
+        if let Some(mapping) = maps::touch(&key, &touch(ctx, packet, side)) {
+            packet.nat = mapping;
+            return Ok(());
+        }
     }
+    if towards.may_be_world() && nat::is_world(packet) {
+        return Err(Drop::new(Reason::FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND));
+    }
+    Ok(())
 }
 
 /// An ICMP error passes if it goes to the sender of a packet of a known connection. It opens and refreshes none.
 #[inline(never)]
-fn related(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
+fn related(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
+    let unrelated = Drop::new(Reason::UNRELATED_ICMP_ERROR);
     let Some(quoted) = parse::quote(ctx, packet)? else {
-        return Ok(());
+        let nameless = towards.may_be_world() && nat::is_world(packet);
+        return if nameless { Err(unrelated) } else { Ok(()) };
     };
     let (key, _) = quoted.key();
-    if quoted.source == packet.tuple.destination && maps::is_connection(&key) {
-        Ok(())
-    } else {
-        Err(Drop::new(Reason::UNRELATED_ICMP_ERROR))
+    match maps::connection(&key) {
+        Some(mapping) if quoted.source == packet.tuple.destination => {
+            packet.nat = mapping;
+            Ok(())
+        }
+        _ => Err(unrelated),
     }
 }

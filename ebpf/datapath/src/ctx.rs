@@ -3,16 +3,16 @@
 //!
 //! No pointer into the packet outlives a method here, so none is used after a helper that moves the bytes.
 
-use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh};
+use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_get_hash_recalc, bpf_jiffies64, bpf_ktime_get_ns,
-    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
-    bpf_skb_store_bytes,
+    bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_jiffies64,
+    bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_get_tunnel_key,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::{EbpfContext, programs::TcContext};
-use datapath_common::Reason;
-use datapath_common::packet::{ETH_LEN, IPV6_HEADERS_END_MAX};
+use datapath_common::packet::{ETH_LEN, IPV6_HEADERS_END_MAX, proto};
+use datapath_common::{Addr, Be16, Reason};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::Drop;
@@ -57,6 +57,28 @@ const _: () = assert!((IPV6_HEADERS_END_MAX as usize) < OFFSET_MASK / 2 + 1);
 const DATA: usize = core::mem::offset_of!(__sk_buff, data);
 const DATA_END: usize = core::mem::offset_of!(__sk_buff, data_end);
 
+/// `BPF_F_PSEUDO_HDR`.
+const PSEUDO_HEADER: u64 = 1 << 4;
+/// `BPF_F_MARK_MANGLED_0`: a checksum of zero is none, and stays so; one that becomes zero is written as its other form.
+const MANGLED_ZERO: u64 = 1 << 5;
+/// `BPF_F_CURRENT_NETNS`.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// A packet to the node: the addresses and ports of both ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The sender.
+    pub from: (&'a Addr, Be16),
+    /// The node.
+    pub to: (&'a Addr, Be16),
+}
+
+/// The kernel's `struct bpf_sock_tuple` of a family: source and destination address, and their ports.
+#[repr(C)]
+struct SocketTuple<A>(A, A, [Be16; 2]);
+
+const _: () = assert!(size_of::<SocketTuple<[u8; 4]>>() == 12 && size_of::<SocketTuple<[u32; 4]>>() == 36);
+
 /// A packet at a hook.
 #[derive(Debug)]
 pub struct Ctx {
@@ -71,6 +93,20 @@ impl Ctx {
         Self {
             skb: ctx.as_ptr().cast(),
         }
+    }
+
+    /// The same as the kernel hands it to a function.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_raw(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
+    /// As functions on their own want it.
+    #[inline(always)]
+    #[must_use]
+    pub fn raw(&self) -> *mut __sk_buff {
+        self.skb
     }
 
     #[inline(always)]
@@ -253,6 +289,75 @@ impl Ctx {
     pub fn adjust_sum(&self, difference: u32) {
         // SAFETY: the context is valid. An error says that the kernel keeps no sum, which is fine.
         unsafe { bpf_csum_update(self.skb, difference) };
+    }
+
+    /// Renews a transport checksum after the addresses under its pseudo-header have changed by this difference.
+    #[inline(always)]
+    pub fn replace_pseudo(&self, at: u32, difference: u32) -> Result<(), Drop> {
+        self.replace(at, 0, difference.into(), PSEUDO_HEADER | MANGLED_ZERO)
+    }
+
+    /// Renews a transport checksum after a word under it has changed.
+    #[inline(always)]
+    pub fn replace_word(&self, at: u32, from: Be16, to: Be16) -> Result<(), Drop> {
+        self.replace(at, from.raw().into(), to.raw().into(), MANGLED_ZERO | 2)
+    }
+
+    #[inline(always)]
+    fn replace(&self, at: u32, from: u64, to: u64, flags: u64) -> Result<(), Drop> {
+        // SAFETY: the context is valid and no pointer into the packet is alive.
+        if unsafe { bpf_l4_csum_replace(self.skb.cast(), at, from, to, flags) } == 0 {
+            Ok(())
+        } else {
+            Err(Drop::new(Reason::ERROR_WRITING_TO_PACKET))
+        }
+    }
+
+    /// A number that nobody foresees.
+    #[inline(always)]
+    #[must_use]
+    pub fn random(&self) -> u32 {
+        // SAFETY: the helper has no arguments and no preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    /// Whether the node itself has a TCP or UDP socket that such a packet would find.
+    #[inline(never)]
+    #[must_use]
+    pub fn has_socket(&self, protocol: u8, v4: bool, packet: &Answer<'_>) -> bool {
+        let Answer {
+            from: (source, source_port),
+            to: (destination, destination_port),
+        } = packet;
+        let ports = [*source_port, *destination_port];
+        if v4 {
+            let [source, destination] = [source, destination].map(|addr| addr.v4_octets());
+            self.finds_socket(protocol, &SocketTuple(source, destination, ports))
+        } else {
+            let [source, destination] = [source, destination].map(|addr| addr.quarters());
+            self.finds_socket(protocol, &SocketTuple(source, destination, ports))
+        }
+    }
+
+    #[inline(always)]
+    fn finds_socket<A>(&self, protocol: u8, tuple: &SocketTuple<A>) -> bool {
+        let (pointer, size) = (
+            core::ptr::from_ref(tuple).cast_mut().cast::<bpf_sock_tuple>(),
+            size_of::<SocketTuple<A>>() as u32,
+        );
+        // SAFETY: the context is valid, the helpers read just the tuple, and the reference that they give is given back.
+        unsafe {
+            let socket = match protocol {
+                proto::TCP => bpf_skc_lookup_tcp(self.skb.cast(), pointer, size, CURRENT_NETNS, 0),
+                proto::UDP => bpf_sk_lookup_udp(self.skb.cast(), pointer, size, CURRENT_NETNS, 0),
+                _ => return false,
+            };
+            if socket.is_null() {
+                return false;
+            }
+            bpf_sk_release(socket.cast());
+        }
+        true
     }
 
     /// Sends the packet out of a device.

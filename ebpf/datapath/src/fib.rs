@@ -5,7 +5,7 @@ use datapath_common::packet::{ETH_LEN, UDP_LEN, proto};
 use datapath_common::{Addr, Be16, Mac, Reason, Tuple, Way};
 
 use crate::parse::{Bytes, Ethernet, Packet};
-use crate::{Ctx, Drop, Verdict, forward, maps};
+use crate::{Ctx, Drop, Verdict, forward, maps, nat};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -13,6 +13,15 @@ const AF_INET6: u8 = 10;
 const SUCCESS: i64 = 0;
 /// `BPF_FIB_LKUP_RET_NO_NEIGH`: there is a route, but its next hop's address is to be resolved first.
 const NO_NEIGHBOUR: i64 = 7;
+
+/// `BPF_FIB_LKUP_RET_FRAG_NEEDED`.
+const FRAGMENTATION_NEEDED: i64 = 8;
+/// `BPF_FIB_LKUP_RET_BLACKHOLE` and what the routing table refuses likewise.
+const BLACKHOLE: i64 = 1;
+const UNREACHABLE: i64 = 2;
+const PROHIBIT: i64 = 3;
+/// `BPF_FIB_LKUP_RET_NOT_FWDED`: no route, or for the host itself.
+const NOT_FORWARDED: i64 = 4;
 
 /// The kernel's `struct bpf_fib_lookup`.
 #[repr(C)]
@@ -54,9 +63,8 @@ pub struct Found {
 /// The way of a packet that does not exist yet, to another node.
 #[inline(always)]
 pub fn find(ctx: &Ctx, outer: &Tuple) -> Result<Found, Drop> {
-    let v4 = outer.destination.is_v4();
     // Without a length nothing is compared with the route's MTU: that of tunnels is known already.
-    let mut lookup = lookup(ctx, outer, v4, 0);
+    let mut lookup = lookup(ctx, &outer.source, outer, 0);
     let neighbour_known = match ctx.fib(&mut lookup) {
         SUCCESS => true,
         NO_NEIGHBOUR => false,
@@ -111,41 +119,60 @@ pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
     let Some(way) = maps::way(tuple) else {
         return Ok(Verdict::Stack);
     };
-    if way.answers(tuple, ctx.ifindex(), length, now) {
-        return follow(ctx, packet, way);
-    }
-    let mut lookup = lookup(ctx, tuple, packet.v4, length);
-    match ctx.fib(&mut lookup) {
-        SUCCESS => {
-            *way = Way {
-                source: tuple.source,
-                destination: tuple.destination,
-                ports: [tuple.source_port, tuple.destination_port],
-                proto: tuple.proto,
-                _pad: 0,
-                length,
-                from: ctx.ifindex(),
-                at: now,
-                to: lookup.ifindex,
-                macs: [lookup.destination_mac, lookup.source_mac],
-            };
-            follow(ctx, packet, way)
+    if !way.answers(tuple, ctx.ifindex(), length, now) {
+        let source = nat::source(packet).map_or(&tuple.source, |node| &node.address);
+        let mut lookup = lookup(ctx, source, tuple, length);
+        match ctx.fib(&mut lookup) {
+            SUCCESS => {
+                *way = Way {
+                    source: tuple.source,
+                    destination: tuple.destination,
+                    ports: [tuple.source_port, tuple.destination_port],
+                    proto: tuple.proto,
+                    _pad: 0,
+                    length,
+                    from: ctx.ifindex(),
+                    at: now,
+                    to: lookup.ifindex,
+                    macs: [lookup.destination_mac, lookup.source_mac],
+                };
+            }
+            NO_NEIGHBOUR => return leave_unresolved(ctx, packet, &mut lookup),
+            result if packet.nat.is_some() => return refused(ctx, packet, result),
+            _ => return Ok(Verdict::Stack),
         }
-        NO_NEIGHBOUR => {
-            forward::hop(ctx, packet)?;
-            Ok(Verdict::Redirect(
-                ctx.redirect_neighbour(lookup.ifindex, &mut lookup.next_hop()),
-            ))
-        }
-        _ => Ok(Verdict::Stack),
     }
-}
-
-#[inline(always)]
-fn follow(ctx: &Ctx, packet: &Packet, way: &Way) -> Result<Verdict, Drop> {
+    nat::depart(ctx, packet)?;
     forward::hop(ctx, packet)?;
     forward::address(ctx, way.macs[0], way.macs[1])?;
     Ok(Verdict::Redirect(ctx.redirect(way.to)))
+}
+
+/// The kernel asks for the next hop's address first.
+#[inline(always)]
+fn leave_unresolved(ctx: &Ctx, packet: &Packet, lookup: &mut Lookup) -> Result<Verdict, Drop> {
+    nat::depart(ctx, packet)?;
+    forward::hop(ctx, packet)?;
+    let action = ctx.redirect_neighbour(lookup.ifindex, &mut lookup.next_hop());
+    Ok(Verdict::Redirect(action))
+}
+
+/// A masqueraded packet is left to the stack only where that answers with an error: it would forward the packet, or cut it in
+/// pieces, with the pod's own address.
+#[inline(always)]
+fn refused(ctx: &Ctx, packet: &Packet, result: i64) -> Result<Verdict, Drop> {
+    match result {
+        BLACKHOLE | UNREACHABLE | PROHIBIT | NOT_FORWARDED => Ok(Verdict::Stack),
+        FRAGMENTATION_NEEDED if !packet.v4 || must_not_be_cut(ctx) => Ok(Verdict::Stack),
+        FRAGMENTATION_NEEDED => Err(Drop::new(Reason::FRAGMENTATION_NEEDED)),
+        _ => Err(Drop::new(Reason::FIB_LOOKUP_FAILED)),
+    }
+}
+
+/// The flag of IPv4.
+#[inline(always)]
+fn must_not_be_cut(ctx: &Ctx) -> bool {
+    ctx.read::<u8>(ETH_LEN + 6).is_some_and(|flags| flags & 0x40 != 0)
 }
 
 #[inline(always)]
@@ -155,7 +182,8 @@ const fn halves(word: u64) -> [u32; 2] {
 }
 
 #[inline(always)]
-fn lookup(ctx: &Ctx, tuple: &Tuple, v4: bool, length: u16) -> Lookup {
+fn lookup(ctx: &Ctx, source: &Addr, tuple: &Tuple, length: u16) -> Lookup {
+    let v4 = tuple.destination.is_v4();
     Lookup {
         family: if v4 { AF_INET } else { AF_INET6 },
         proto: tuple.proto,
@@ -163,7 +191,7 @@ fn lookup(ctx: &Ctx, tuple: &Tuple, v4: bool, length: u16) -> Lookup {
         length,
         ifindex: ctx.ifindex(),
         flow: 0,
-        source: kernel_address(&tuple.source, v4),
+        source: kernel_address(source, v4),
         destination: kernel_address(&tuple.destination, v4),
         vlan: [0; 2],
         source_mac: Mac([0; 6]),

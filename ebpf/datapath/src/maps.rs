@@ -2,22 +2,37 @@
 //! Every map of the programs, the load-time constants, and the only places that touch rows.
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use datapath_common::ct::{CtEntry, CtKey, Side, next_state, reopens};
 use datapath_common::{
-    Addr, Be16, Counter, Direction, Endpoint, LocalNode, NodeConfig, Prefix, PrefixKey, Reason, Tuple, Way,
-    maps, metrics,
+    Addr, Be16, Counter, Direction, Endpoint, FragmentEntry, FragmentKey, LocalNode, Mapping, NatAddress,
+    NatEntry, NodeConfig, Prefix, PrefixKey, Reason, Tuple, Way, maps, metrics,
 };
 use zerocopy::FromZeros;
+
+use crate::nat::Opening;
 
 #[map(name = "endpoints")]
 static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::pinned(maps::ENDPOINTS.max_entries, 0);
 
 #[map(name = "conntrack")]
 static CONNTRACK: HashMap<CtKey, CtEntry> = HashMap::pinned(maps::CONNTRACK.max_entries, 0);
+
+#[map(name = "nat")]
+static NAT: HashMap<CtKey, NatEntry> = HashMap::pinned(maps::NAT.max_entries, 0);
+
+#[map(name = "nat_addresses")]
+static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(maps::NAT_ADDRESSES.max_entries, 0);
+
+/// Room for one packet at a time; of each object its own, and not pinned.
+#[map(name = "opening")]
+static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
+
+#[map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::pinned(maps::FRAGMENTS.max_entries, 0);
 
 #[map(name = "prefixes")]
 static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::pinned(maps::PREFIXES.max_entries, 0);
@@ -121,16 +136,14 @@ pub struct Touch {
     pub length: u32,
 }
 
-/// Accounts for a packet in its connection's row; `false`: there is none.
+/// Accounts for a packet in its connection's row, and tells how the connection looks outside; `None`: there is no row.
 ///
 /// The row is shared by all CPUs. Counters are atomic; the other fields are small, written whole and only when they change:
 /// of two packets at the same instant either may have the last word, as on the wire.
 #[inline(always)]
 #[must_use]
-pub fn touch(key: &CtKey, touch: &Touch) -> bool {
-    let Some(row) = CONNTRACK.get_ptr_mut(key) else {
-        return false;
-    };
+pub fn touch(key: &CtKey, touch: &Touch) -> Option<Mapping> {
+    let row = CONNTRACK.get_ptr_mut(key)?;
     let Touch {
         side,
         now,
@@ -141,8 +154,8 @@ pub fn touch(key: &CtKey, touch: &Touch) -> bool {
     // above says, and `leg` is 0 or 1.
     unsafe {
         if reopens((*row).state, tcp_flags) {
-            *row = CtEntry::open(now, side, key.proto, tcp_flags, u64::from(length));
-            return true;
+            *row = (*row).reopened(now, side, key.proto, tcp_flags, u64::from(length));
+            return Some(mapping(row));
         }
         let leg = (*row).leg(side);
         add(&raw mut (*row).packets, leg, 1);
@@ -161,8 +174,23 @@ pub fn touch(key: &CtKey, touch: &Touch) -> bool {
         if next != state {
             (*row).state = next;
         }
+        Some(mapping(row))
     }
-    true
+}
+
+/// How a connection looks outside. No look at the row where nothing is masqueraded.
+///
+/// # Safety
+///
+/// `row` is a row of the map.
+#[inline(always)]
+unsafe fn mapping(row: *const CtEntry) -> Mapping {
+    if configured(NodeConfig::MASQUERADE) {
+        // SAFETY: the caller's promise; both fields are written once, when the row is opened.
+        unsafe { (*row).mapping() }
+    } else {
+        Mapping::NONE
+    }
 }
 
 /// Adds to one of a pair of counters.
@@ -205,16 +233,78 @@ const FULL: i32 = -7;
 #[inline(always)]
 #[must_use]
 pub fn open(key: &CtKey, entry: &CtEntry) -> Insertion {
-    match CONNTRACK.insert(key, entry, u64::from(BPF_NOEXIST)) {
+    insertion(CONNTRACK.insert(key, entry, u64::from(BPF_NOEXIST)))
+}
+
+#[inline(always)]
+fn insertion(result: Result<(), i32>) -> Insertion {
+    match result {
         Ok(()) => Insertion::Done,
         Err(FULL) => Insertion::Full,
         Err(_) => Insertion::Busy,
     }
 }
 
-/// Whether there is such a connection.
+/// How a connection looks outside, without accounting for a packet; `None`: there is no such connection.
 #[inline(always)]
 #[must_use]
-pub fn is_connection(key: &CtKey) -> bool {
-    CONNTRACK.get_ptr(key).is_some()
+pub fn connection(key: &CtKey) -> Option<Mapping> {
+    let row = CONNTRACK.get_ptr(key)?;
+    // SAFETY: `row` is a row of the map.
+    Some(unsafe { mapping(row) })
+}
+
+/// To whom a packet for the node really goes.
+#[inline(always)]
+#[must_use]
+pub fn nat(key: &CtKey) -> Option<&'static NatEntry> {
+    // SAFETY: as for `endpoint`; rows are written whole, once.
+    unsafe { NAT.get(key) }
+}
+
+/// Takes a port for a connection; [`Insertion::Busy`] says that another has it.
+#[inline(always)]
+#[must_use]
+pub fn take_port(key: &CtKey, entry: &NatEntry) -> Insertion {
+    insertion(NAT.insert(key, entry, u64::from(BPF_NOEXIST)))
+}
+
+/// Gives a port back.
+#[inline(always)]
+pub fn release_port(key: &CtKey) {
+    // It was ours, so it is there; that the collector was faster is no error.
+    let _ = NAT.remove(key);
+}
+
+/// An address of the node for masquerading.
+#[inline(always)]
+#[must_use]
+pub fn nat_address(index: u32) -> Option<&'static NatAddress> {
+    NAT_ADDRESSES.get(index)
+}
+
+/// Where a connection is put together.
+#[inline(always)]
+#[must_use]
+pub fn opening() -> Option<&'static mut Opening> {
+    let opening = OPENING.get_ptr_mut(0)?;
+    // SAFETY: the row is this CPU's own, programs of this type do not interrupt each other on a CPU, and one program asks for
+    // it once. Every bit pattern of the map is written by these programs or zero, which is valid for all fields but
+    // `NonZeroU32`, which is written before it is read.
+    Some(unsafe { &mut *opening })
+}
+
+/// What the first fragment of a datagram said.
+#[inline(always)]
+#[must_use]
+pub fn fragment(key: &FragmentKey) -> Option<&'static FragmentEntry> {
+    // SAFETY: a row may be evicted and used again while it is read; it is then wrong for this one packet.
+    unsafe { FRAGMENTS.get(key) }
+}
+
+/// Remembers what the first fragment of a datagram says.
+#[inline(always)]
+pub fn remember_fragment(key: &FragmentKey, entry: &FragmentEntry) {
+    // Without the row the later ones are fragments without a first.
+    let _ = FRAGMENTS.insert(key, entry, u64::from(BPF_ANY));
 }

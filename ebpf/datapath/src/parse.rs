@@ -6,7 +6,7 @@ use datapath_common::packet::{
     ETH_LEN, ICMP_LEN, IPV4_LEN, IPV6_EXTENSIONS_MAX, IPV6_HEADERS_END_MAX, IPV6_LEN, SCTP_LEN, TCP_LEN,
     UDP_LEN, ethertype, icmp, icmpv6, proto,
 };
-use datapath_common::{Addr, Be16, DropEvent, Mac, Reason, Tuple};
+use datapath_common::{Addr, Be16, DropEvent, Mac, Mapping, Reason, Tuple};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::Drop;
@@ -150,26 +150,32 @@ pub struct Packet {
     pub v4: bool,
     /// Where the payload of the IP headers begins.
     pub l4: u16,
+    /// Where the datagram's identification is if this is a fragment of it; else 0.
+    pub fragment: u16,
+    /// Where the transport header of a quoted packet begins, and its protocol; 0 before somebody has looked.
+    pub quoted: u16,
+    /// See `quoted`.
+    pub quoted_proto: u8,
     /// Where the IP packet ends.
     pub end: u32,
+    /// How its connection looks outside of the node, once that is known.
+    pub nat: Mapping,
 }
 
 impl Packet {
     /// To be filled in.
     pub const EMPTY: Self = Self {
-        tuple: Tuple {
-            source: Addr::UNSPECIFIED,
-            destination: Addr::UNSPECIFIED,
-            source_port: Be16::new(0),
-            destination_port: Be16::new(0),
-            proto: 0,
-        },
+        tuple: Tuple::EMPTY,
         kind: Kind::Fragment,
         tcp_flags: 0,
         ttl: 0,
         v4: false,
         l4: 0,
+        fragment: 0,
+        quoted: 0,
+        quoted_proto: 0,
         end: 0,
+        nat: Mapping::NONE,
     };
 
     /// Where the payload of the IP headers begins.
@@ -191,7 +197,9 @@ struct Network {
     destination: Addr,
     proto: u8,
     ttl: u8,
-    fragment: bool,
+    /// Has no transport header: a fragment other than the first.
+    later: bool,
+    fragment: u16,
     l4: u16,
     end: usize,
 }
@@ -207,6 +215,14 @@ struct Transport {
 const NO_PORTS: [Be16; 2] = [Be16::new(0); 2];
 const FRAGMENT_OFFSET_V4: u16 = 0x1fff;
 const FRAGMENT_OFFSET_V6: u16 = 0xfff8;
+/// The offset, and whether more fragments follow.
+const FRAGMENT_V4: u16 = 0x3fff;
+/// Likewise. (A packet with neither, an atomic fragment, is whole: RFC 6946.)
+const FRAGMENT_V6: u16 = 0xfff9;
+/// Where the identification is in a frame with IPv4.
+const IDENTIFICATION_V4: u16 = ETH_LEN as u16 + 4;
+/// Where it is in the fragment header of IPv6.
+const IDENTIFICATION_V6: u16 = 4;
 
 #[inline(always)]
 fn truncated() -> Drop {
@@ -250,11 +266,12 @@ pub fn packet<B: Bytes + ?Sized>(bytes: &B, ethertype: u16, packet: &mut Packet)
         destination,
         proto,
         ttl,
+        later,
         fragment,
         l4,
         end,
     } = if v4 { ipv4(bytes)? } else { ipv6(bytes)? };
-    let transport = if fragment {
+    let transport = if later {
         Transport {
             ports: NO_PORTS,
             tcp_flags: 0,
@@ -276,7 +293,7 @@ pub fn packet<B: Bytes + ?Sized>(bytes: &B, ethertype: u16, packet: &mut Packet)
         proto,
     };
     (packet.kind, packet.tcp_flags, packet.ttl, packet.v4) = (kind, tcp_flags, ttl, v4);
-    (packet.l4, packet.end) = (l4, end as u32);
+    (packet.l4, packet.fragment, packet.end) = (l4, fragment, end as u32);
     Ok(())
 }
 
@@ -298,12 +315,18 @@ fn ipv4<B: Bytes + ?Sized>(bytes: &B) -> Result<Network, Drop> {
     {
         return Err(truncated());
     }
+    let fragment = header.fragment.get();
     Ok(Network {
         source: v4(header.source),
         destination: v4(header.destination),
         proto: header.proto,
         ttl: header.ttl,
-        fragment: header.fragment.get() & FRAGMENT_OFFSET_V4 != 0,
+        later: fragment & FRAGMENT_OFFSET_V4 != 0,
+        fragment: if fragment & FRAGMENT_V4 == 0 {
+            0
+        } else {
+            IDENTIFICATION_V4
+        },
         l4: (ETH_LEN + header_length) as u16,
         end,
     })
@@ -325,18 +348,25 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B) -> Result<Network, Drop> {
     }
     let mut chain = Chain {
         proto: header.next,
-        fragment: false,
+        later: false,
+        fragment: 0,
         l4: (ETH_LEN + IPV6_LEN) as u16,
     };
     if is_extension(header.next) {
         follow(bytes, &mut chain, end)?;
     }
-    let Chain { proto, fragment, l4 } = chain;
+    let Chain {
+        proto,
+        later,
+        fragment,
+        l4,
+    } = chain;
     Ok(Network {
         source: header.source,
         destination: header.destination,
         proto,
         ttl: header.hop_limit,
+        later,
         fragment,
         l4,
         end,
@@ -347,7 +377,8 @@ fn ipv6<B: Bytes + ?Sized>(bytes: &B) -> Result<Network, Drop> {
 #[derive(Clone, Copy)]
 struct Chain {
     proto: u8,
-    fragment: bool,
+    later: bool,
+    fragment: u16,
     l4: u16,
 }
 
@@ -367,7 +398,11 @@ fn follow<B: Bytes + ?Sized>(bytes: &B, chain: &mut Chain, end: usize) -> Result
         let header: Extension = bytes.copy(usize::from(chain.l4)).ok_or_else(truncated)?;
         let mut units = u16::from(header.length) + 1;
         if chain.proto == proto::FRAGMENT {
-            chain.fragment = header.offset.get() & FRAGMENT_OFFSET_V6 != 0;
+            let offset = header.offset.get();
+            chain.later = offset & FRAGMENT_OFFSET_V6 != 0;
+            if offset & FRAGMENT_V6 != 0 {
+                chain.fragment = chain.l4 + IDENTIFICATION_V6;
+            }
             units = 1;
         }
         let next = chain.l4 + units * 8;
@@ -378,7 +413,7 @@ fn follow<B: Bytes + ?Sized>(bytes: &B, chain: &mut Chain, end: usize) -> Result
             return Err(Drop::new(Reason::INVALID_IPV6_EXTENSION_HEADER));
         }
         (chain.proto, chain.l4) = (header.next, next);
-        if chain.fragment || !is_extension(chain.proto) {
+        if chain.later || !is_extension(chain.proto) {
             return Ok(());
         }
     }
@@ -472,9 +507,9 @@ fn icmp6(header: Icmp) -> Transport {
 }
 
 /// The tuple of the packet that an ICMP error quotes: at least its IP header and the eight bytes behind. `None`: the quote
-/// is of a later fragment.
+/// is of a later fragment. Where the quoted headers are is written into `packet`.
 #[inline(always)]
-pub fn quote<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<Option<Tuple>, Drop> {
+pub fn quote<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<Option<Tuple>, Drop> {
     let at = packet.payload() + ICMP_LEN;
     let (source, destination, proto, l4, fragment) = if packet.v4 {
         let header: Ipv4 = read_within(bytes, at, IPV4_LEN, packet.end())?;
@@ -491,7 +526,8 @@ pub fn quote<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<Option<Tup
         let header: Ipv6 = read_within(bytes, at, IPV6_LEN, packet.end())?;
         let mut quoted = Chain {
             proto: header.next,
-            fragment: false,
+            later: false,
+            fragment: 0,
             l4: (at + IPV6_LEN) as u16,
         };
         if is_extension(header.next) {
@@ -503,12 +539,13 @@ pub fn quote<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<Option<Tup
             destination,
             quoted.proto,
             usize::from(quoted.l4),
-            quoted.fragment,
+            quoted.later,
         )
     };
     if fragment {
         return Ok(None);
     }
+    (packet.quoted, packet.quoted_proto) = (l4 as u16, proto);
     let [source_port, destination_port] = match proto {
         proto::TCP | proto::UDP | proto::SCTP => read_within(bytes, l4, 4, packet.end())?,
         proto::ICMP if packet.v4 => icmp4(read_within(bytes, l4, ICMP_LEN, packet.end())?).ports,
@@ -562,7 +599,7 @@ pub fn examine(bytes: &[u8]) -> Option<Result<Packet, Drop>> {
         return Some(Err(drop));
     }
     if understood.kind == Kind::Error {
-        let _ = quote(bytes, &understood);
+        let _ = quote(bytes, &mut understood);
     }
     Some(Ok(understood))
 }

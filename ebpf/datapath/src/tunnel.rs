@@ -6,6 +6,7 @@ use datapath_common::packet::{GATEWAY_MAC, TUNNEL_MAC};
 use datapath_common::{Addr, NodeConfig, Prefix, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::conntrack::Towards;
 use crate::parse::Packet;
 use crate::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, parse, wrap};
 
@@ -114,7 +115,7 @@ pub fn deliver(ctx: &Ctx, sender: &Addr) -> Result<Verdict, Drop> {
     if own.is_host() || maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Stack);
     }
-    conntrack::track(ctx, &packet)?;
+    conntrack::track(ctx, &mut packet, Towards::Here)?;
     forward::to_pod(ctx, &packet, own)
 }
 

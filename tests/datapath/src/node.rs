@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use datapath::common::event::Hook;
+use datapath::common::nat::Ports;
 use datapath::common::packet::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
-use datapath::common::{Endpoint, Mac, NodeConfig, Reason};
-use datapath::{Datapath, Event, EventReader, Limits, Options, TestRunOutput};
+use datapath::common::{Addr, Endpoint, Mac, NodeConfig, Prefix, Reason};
+use datapath::{Datapath, Event, EventReader, Limits, Masquerade, Options, TestRunOutput};
 use ipnet::IpNet;
-use netlink::{AddressFlags, Netlink, Peer, Route, Veth, netns, sysctl};
+use netlink::{AddressFlags, Netlink, Peer, Request, Route, Veth, netns, sysctl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
@@ -131,6 +132,45 @@ impl Node {
             host,
             bpffs,
         }
+    }
+
+    /// A node whose pods' connections to the world have its own addresses, with these ports. The neighbour is the world;
+    /// [`REMOTE_V4`](Self::REMOTE_V4) and its like are in the cluster.
+    #[must_use]
+    pub fn masquerading(ports: Ports) -> Self {
+        let flags = NodeConfig::IPV4 | NodeConfig::IPV6 | NodeConfig::MASQUERADE;
+        let mut node = Self::with(flags, |_| {});
+        node.masquerade(ports, [Self::V4.into(), Self::V6.into()]);
+        for net in ["10.244.2.0/24", "fd74:7710:0:2::/64"] {
+            let net = net.parse().expect("prefix");
+            let row = Prefix::cluster(Addr::UNSPECIFIED);
+            node.datapath.prefixes().upsert(&net, &row).expect("row");
+        }
+        node
+    }
+
+    /// Takes the world's routes to pods away, and gives pods the packet size of the underlay, as the agent does.
+    pub fn forget_pods(&self) {
+        for pod in &self.pods {
+            let mut inside = Netlink::open_in(pod.netns.as_fd()).expect("netlink");
+            let eth0 = inside.link("eth0").expect("eth0").expect("eth0").index;
+            inside.apply(&[Request::set_mtu(eth0, Self::MTU)]).expect("mtu");
+        }
+        let mut world = Netlink::open_in(self.world.as_fd()).expect("netlink");
+        for route in world.routes(None).expect("routes") {
+            if route.gateway.is_some() {
+                world.delete_route(&route).expect("route");
+            }
+        }
+    }
+
+    /// Changes what new connections get.
+    pub fn masquerade(&self, ports: Ports, addresses: [IpAddr; 2]) {
+        let wanted = Masquerade {
+            addresses: addresses.map(Some),
+            ports,
+        };
+        self.datapath.conntrack().masquerade(&wanted).expect("addresses");
     }
 
     /// Attaches the programs to the devices; without it nothing moves but what [`run`](Self::run) runs.

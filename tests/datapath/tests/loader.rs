@@ -339,6 +339,9 @@ fn maps_are_shown_decoded() {
         [
             "endpoints",
             "conntrack",
+            "nat",
+            "nat_addresses",
+            "fragments",
             "prefixes",
             "node",
             "ways",
@@ -365,4 +368,30 @@ fn maps_are_shown_decoded() {
     );
     assert_eq!(rows("metrics")[0].key, "FORWARDED egress");
     assert!(node.datapath.dump("nonsense").expect("dump").is_none());
+}
+
+/// Where the verifier of the oldest kernel still has room: it prunes less than the newest.
+const VERIFIED_MAX: u32 = 500_000;
+
+#[test]
+fn the_verifier_is_far_from_its_limit_in_every_configuration() {
+    if !require_root() {
+        return;
+    }
+    for flags in [
+        BOTH,
+        BOTH | NodeConfig::HOST_ROUTING,
+        BOTH | NodeConfig::MASQUERADE,
+        BOTH | NodeConfig::TUNNEL | NodeConfig::MASQUERADE,
+        BOTH | NodeConfig::TUNNEL | NodeConfig::TUNNEL_DEVICE | NodeConfig::MASQUERADE,
+    ] {
+        let node = Node::with(flags, |_| {});
+        for program in node.datapath.programs() {
+            println!(
+                "{flags:#x} {}: {:?} of {}",
+                program.name, program.verified, program.instructions
+            );
+            assert!(program.verified.unwrap_or(0) < VERIFIED_MAX, "{}", program.name);
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use datapath::common::Reason;
+use datapath::common::nat::Ports;
 use netlink::netns;
 use thalweg_tests_datapath::{Node, require_root};
 
@@ -49,6 +50,12 @@ fn transfer(server: impl AsFd + Sync, at: IpAddr, client: impl AsFd + Sync) {
 }
 
 fn datagram(server: impl AsFd + Sync, at: IpAddr, client: impl AsFd + Sync) {
+    datagram_of(server, at, client, 8);
+}
+
+/// A question of so many bytes and its answer; returns whom the server saw.
+fn datagram_of(server: impl AsFd + Sync, at: IpAddr, client: impl AsFd + Sync, length: usize) -> SocketAddr {
+    let message = vec![0x5a; length];
     let bind = |netns: &(dyn AsFdSync + '_), at: SocketAddr| {
         let socket =
             netns::run_in(netns.as_fd_sync(), move || UdpSocket::bind(at).expect("bind")).expect("namespace");
@@ -60,13 +67,14 @@ fn datagram(server: impl AsFd + Sync, at: IpAddr, client: impl AsFd + Sync) {
         .expect("address");
     let (server, client) = (bind(&server, (at, 0).into()), bind(&client, any));
     client
-        .send_to(b"question", server.local_addr().expect("address"))
+        .send_to(&message, server.local_addr().expect("address"))
         .expect("send");
-    let mut bytes = [0; 64];
+    let mut bytes = vec![0; length + 1];
     let (_, from) = server.recv_from(&mut bytes).expect("question");
-    server.send_to(b"answer", from).expect("send");
+    server.send_to(&message, from).expect("send");
     let count = client.recv(&mut bytes).expect("answer");
-    assert_eq!(&bytes[..count], b"answer");
+    assert_eq!(bytes[..count], message);
+    from
 }
 
 trait AsFdSync: Sync {
@@ -80,10 +88,14 @@ impl<T: AsFd + Sync> AsFdSync for T {
 }
 
 fn ping(client: impl AsFd + Sync, to: IpAddr) {
-    let to = to.to_string();
+    ping_of(client, to, 56);
+}
+
+fn ping_of(client: impl AsFd + Sync, to: IpAddr, bytes: usize) {
+    let (to, bytes) = (to.to_string(), bytes.to_string());
     let output = netns::run_in(client.as_fd(), || {
         Command::new("ping")
-            .args(["-c", "2", "-i", "0.1", "-W", "2", &to])
+            .args(["-c", "2", "-i", "0.1", "-W", "2", "-s", &bytes, &to])
             .output()
             .expect("ping")
     });
@@ -126,5 +138,120 @@ fn pods_talk_to_each_other_to_the_host_and_to_other_nodes() {
             matches!(row.reason, Reason::FORWARDED | Reason::LINK_LOCAL_CHATTER),
             "{row:?}"
         );
+    }
+}
+
+/// Addresses of the world that know no way to pods: what they see must be the node.
+fn worlds() -> [(IpAddr, IpAddr); 2] {
+    [
+        (Node::NEIGHBOUR_V4.into(), Node::V4.into()),
+        (Node::NEIGHBOUR_V6.into(), Node::V6.into()),
+    ]
+}
+
+#[test]
+fn pods_talk_to_the_world_as_the_node() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::masquerading(Ports::DEFAULT);
+    node.forget_pods();
+    node.attach();
+    let [a, b] = &node.pods;
+    for (world, own) in worlds() {
+        for pod in [a, b] {
+            ping(&pod.netns, world);
+            transfer(&node.world, world, &pod.netns);
+            // In fragments, both ways.
+            ping_of(&pod.netns, world, 4000);
+            let seen = datagram_of(&node.world, world, &pod.netns, 8000);
+            assert_eq!(seen.ip(), own);
+        }
+    }
+    let rows = node.datapath.counters().rows().expect("counters");
+    for row in rows.iter().filter(|row| row.packets > 0) {
+        assert!(
+            matches!(row.reason, Reason::FORWARDED | Reason::LINK_LOCAL_CHATTER),
+            "{row:?}"
+        );
+    }
+}
+
+#[test]
+fn a_closed_port_of_the_world_refuses_a_pod_at_once() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::masquerading(Ports::DEFAULT);
+    node.forget_pods();
+    node.attach();
+    for (world, _) in worlds() {
+        let refused = netns::run_in(node.pods[0].netns.as_fd(), move || {
+            let tcp = TcpStream::connect_timeout(&(world, 9).into(), PATIENCE).map(drop);
+            let udp = UdpSocket::bind((if world.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).expect("bind");
+            udp.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            udp.connect((world, 9)).expect("connect");
+            udp.send(b"anybody?").expect("send");
+            // The ICMP error comes to the socket that sent.
+            (tcp, udp.recv(&mut [0; 8]).map(drop))
+        })
+        .expect("namespace");
+        let kind = |result: std::io::Result<()>| result.expect_err("refused").kind();
+        assert_eq!(kind(refused.0), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(kind(refused.1), std::io::ErrorKind::ConnectionRefused);
+    }
+}
+
+/// Open at once towards one remote address and port, from both pods.
+const CONCURRENT: usize = 2000;
+
+#[test]
+fn two_thousand_connections_to_one_remote_do_not_get_into_each_others_way() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::masquerading(Ports::DEFAULT);
+    node.forget_pods();
+    node.attach();
+    for (world, own) in worlds() {
+        let listener = netns::run_in(node.world.as_fd(), move || {
+            let socket = TcpListener::bind((world, 7007)).expect("bind");
+            nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::MAXCONN).expect("backlog");
+            socket
+        })
+        .expect("namespace");
+        let echo = std::thread::spawn(move || {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut open = Vec::new();
+            for _ in 0..CONCURRENT {
+                let (mut stream, from) = listener.accept().expect("accept");
+                let mut word = [0; 8];
+                stream.read_exact(&mut word).expect("word");
+                stream.write_all(&word).expect("echo");
+                assert!(seen.insert(from), "{from} twice");
+                open.push(stream);
+            }
+            seen
+        });
+        let clients: Vec<_> = (0..CONCURRENT)
+            .map(|number| {
+                let pod = node.pods[number % 2].netns.as_fd();
+                netns::run_in(pod, move || {
+                    let mut stream =
+                        TcpStream::connect_timeout(&(world, 7007).into(), PATIENCE).expect("connect");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+                    stream.write_all(&(number as u64).to_be_bytes()).expect("word");
+                    stream
+                })
+                .expect("namespace")
+            })
+            .collect();
+        for (number, mut client) in clients.iter().enumerate() {
+            let mut word = [0; 8];
+            client.read_exact(&mut word).expect("echo");
+            assert_eq!(u64::from_be_bytes(word), number as u64);
+        }
+        let seen = echo.join().expect("server");
+        assert!(seen.iter().all(|from| from.ip() == own));
     }
 }

@@ -7,8 +7,9 @@ use aya_ebpf::programs::TcContext;
 use datapath_common::event::Hook;
 use datapath_common::packet::GATEWAY_MAC;
 use datapath_common::{Endpoint, NodeConfig, Reason};
+use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::Packet;
-use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, parse, path_mtu, tunnel, wrap};
+use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, nat, parse, path_mtu, tunnel, wrap};
 
 #[classifier]
 fn from_wire(ctx: TcContext) -> i32 {
@@ -19,7 +20,7 @@ fn from_wire(ctx: TcContext) -> i32 {
     }
 }
 
-/// What is not for a local pod goes on as if nobody had looked.
+/// What is not for a local pod, by its own address or by a masqueraded connection, goes on as if nobody had looked.
 #[inline(always)]
 fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
     if !ctx.is_for_us() {
@@ -30,35 +31,61 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
     else {
         return Ok(Verdict::Pass);
     };
-    if own.is_host() {
-        return from_node(ctx, ethertype);
+    let own_packet = own.is_host();
+    if own_packet {
+        if let Some(verdict) = unwrap(ctx, ethertype)? {
+            return Ok(verdict);
+        }
+        if !maps::configured(NodeConfig::MASQUERADE) {
+            return Ok(Verdict::Pass);
+        }
     }
     if maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Pass);
     }
     let mut packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut packet)?;
+    let parsed = parse::packet(ctx, ethertype, &mut packet);
+    if own_packet {
+        // What is not understood is the stack's to judge.
+        return if parsed.is_ok() {
+            answer(ctx, &mut packet)
+        } else {
+            Ok(Verdict::Pass)
+        };
+    }
+    parsed?;
     let source = &packet.tuple.source;
     if maps::endpoint(source).is_some() || tunnel::behind(source).is_some() {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
     }
-    conntrack::track(ctx, &packet)?;
+    conntrack::track(ctx, &mut packet, Towards::Here)?;
     forward::to_pod(ctx, &packet, own)
 }
 
-/// For this node itself: what the programs unwrap, and else nothing of ours.
+/// What is for this node because it is in a tunnel that the programs unwrap.
 #[inline(always)]
-fn from_node(ctx: &Ctx, ethertype: u16) -> Result<Verdict, Drop> {
+fn unwrap(ctx: &Ctx, ethertype: u16) -> Result<Option<Verdict>, Drop> {
     if !maps::configured(NodeConfig::TUNNEL) {
-        return Ok(Verdict::Pass);
+        return Ok(None);
     }
     path_mtu::listen(ctx, ethertype);
     if maps::configured(NodeConfig::TUNNEL_DEVICE) {
-        return Ok(Verdict::Pass);
+        return Ok(None);
     }
     match wrap::receive(ctx, ethertype)? {
-        Some(sender) => tunnel::deliver(ctx, &sender),
-        None => Ok(Verdict::Pass),
+        Some(sender) => tunnel::deliver(ctx, &sender).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What is for this node because one of its pods is masqueraded.
+#[inline(always)]
+fn answer(ctx: &Ctx, packet: &mut Packet) -> Result<Verdict, Drop> {
+    nat::arrive(ctx, packet)?;
+    match maps::endpoint(&packet.tuple.destination) {
+        Some(node) if node.is_host() => Ok(Verdict::Pass),
+        Some(pod) => forward::to_pod(ctx, packet, pod),
+        None => Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP)),
     }
 }
 
@@ -88,7 +115,7 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
     };
     let mut packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut packet)?;
-    conntrack::track(ctx, &packet)?;
+    conntrack::track(ctx, &mut packet, Towards::Here)?;
     forward::address(ctx, pod.mac, GATEWAY_MAC)?;
     Ok(Verdict::Redirect(ctx.redirect(pod.ifindex)))
 }

@@ -7,6 +7,7 @@ use aya_ebpf::programs::TcContext;
 use datapath_common::event::Hook;
 use datapath_common::packet::ethertype;
 use datapath_common::{Endpoint, NodeConfig, Reason};
+use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::{self, Ethernet, Kind, Packet};
 use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd, tunnel};
 
@@ -37,7 +38,12 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
     }
     check_source(ctx, &ethernet, &packet)?;
     let destination = check_destination(ctx, &packet)?;
-    conntrack::track(ctx, &packet)?;
+    let towards = if destination.is_some() {
+        Towards::Here
+    } else {
+        Towards::Elsewhere
+    };
+    conntrack::track(ctx, &mut packet, towards)?;
     match destination {
         _ if maps::configured(NodeConfig::HOST_ROUTING) => Ok(Verdict::Stack),
         Some(host) if host.is_host() => Ok(Verdict::Stack),

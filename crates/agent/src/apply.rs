@@ -30,6 +30,7 @@ use state::{Row, Status, Table, Writer};
 use tokio::sync::watch;
 
 use crate::endpoints::{Endpoints, Expedite, Kernel, NamespaceId, Steps};
+use crate::masquerade::Masquerade;
 use crate::tunnel::Tunnel;
 
 pub use client::{Calls, Client, Command};
@@ -56,6 +57,8 @@ pub struct Options {
     pub direct_node_routes: bool,
     /// The tunnel to other nodes; nothing in native routing.
     pub tunnel: Option<Tunnel>,
+    /// Whether and how pods' connections to the world have the node's address there.
+    pub masquerade: Option<Masquerade>,
     /// The plugin's socket: queued DELs are beside it.
     pub cni_socket: PathBuf,
     /// Where the agent keeps its lock and its mark of what it has switched on.
@@ -100,6 +103,8 @@ pub struct View {
     pub problems: Vec<String>,
     /// The last collection of expired connections.
     pub conntrack: GcReport,
+    /// What new connections of pods to the world get, if they are masqueraded.
+    pub masquerade: Option<datapath::Masquerade>,
 }
 
 /// The way to a pod network, and whether it is in force.

@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod events;
 pub mod http;
 pub mod lock;
+pub mod masquerade;
 pub mod metrics;
 pub mod observe;
 pub mod privileges;

@@ -145,7 +145,30 @@ impl Scrape {
             "Connections removed by the last collection",
             removed,
         )?;
+        self.masquerade(out, view)?;
         self.maps(out, entries)
+    }
+
+    fn masquerade(&self, out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
+        let Some(on) = view.masquerade else {
+            return Ok(());
+        };
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        out.gauge(
+            "thalweg_nat_connections",
+            "Masqueraded connections at the last collection",
+            count(view.conntrack.nat.entries),
+        )?;
+        out.gauge(
+            "thalweg_nat_ports_busiest",
+            "Ports in use towards the remote end to which most are, at the last collection",
+            count(view.conntrack.nat.busiest),
+        )?;
+        out.gauge(
+            "thalweg_nat_ports_max",
+            "Ports for connections to one remote end",
+            u64::from(on.ports.count()),
+        )
     }
 
     fn maps(&self, out: &mut Out<'_, '_>, connections: u64) -> fmt::Result {

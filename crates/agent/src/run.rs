@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use api::config::{Config, DirectNodeRoutes, IpamMode, RoutingMode};
 use datapath::common::NodeConfig;
+use datapath::common::nat::Ports;
 use datapath::{AttachMode, Conntrack, Counters, Datapath, Features, Limits, Timeouts};
 use k8s::{Api, WatchStatus};
 use model::{Endpoint, Node, NodePools, Pod};
@@ -26,6 +27,7 @@ use crate::endpoints::Steps;
 use crate::events::{EventLog, EventThread};
 use crate::http::{self, Site};
 use crate::lock::Lock;
+use crate::masquerade::Masquerade;
 use crate::metrics::Scrape;
 use crate::observe::Observed;
 use crate::privileges;
@@ -246,7 +248,12 @@ fn datapath_options(config: &Config, tunnel: Option<&Tunnel>) -> datapath::Optio
     } else {
         0
     };
-    let node = NodeConfig::new(NodeConfig::IPV4 | NodeConfig::IPV6 | host_routing);
+    let masquerade = if config.masquerade.is_on() {
+        NodeConfig::MASQUERADE
+    } else {
+        0
+    };
+    let node = NodeConfig::new(NodeConfig::IPV4 | NodeConfig::IPV6 | host_routing | masquerade);
     datapath::Options {
         bpffs: config.bpffs.clone(),
         node: tunnel.map_or(node, |tunnel| tunnel.configure(node)),
@@ -266,11 +273,30 @@ fn apply_options(config: &Config, tunnel: Option<Tunnel>, timeouts: Timeouts) ->
         mtu: config.mtu,
         direct_node_routes: config.direct_node_routes == DirectNodeRoutes::Auto,
         tunnel,
+        masquerade: masquerade(config),
         cni_socket: config.cni.socket.clone(),
         run_dir: config.run_dir.clone(),
         gc_interval: config.conntrack.gc_interval,
         timeouts,
     }
+}
+
+fn masquerade(config: &Config) -> Option<Masquerade> {
+    let api::config::Masquerade {
+        ipv4,
+        ipv6,
+        excluded,
+        ports: (first, last),
+    } = &config.masquerade;
+    config.masquerade.is_on().then(|| Masquerade {
+        ipv4: *ipv4,
+        ipv6: *ipv6,
+        excluded: excluded.clone(),
+        ports: Ports {
+            first: *first,
+            last: *last,
+        },
+    })
 }
 
 fn timeouts(config: &Config) -> Timeouts {

@@ -162,7 +162,9 @@ pub struct Probe {
     /// Not zero: so no remainder panics, which the programs could not.
     count: NonZeroU32,
     start: u32,
-    step: u32,
+    seed: u32,
+    /// All ones if the ports are tried in a row, else zero.
+    in_a_row: u32,
 }
 
 impl Probe {
@@ -171,7 +173,6 @@ impl Probe {
     #[must_use]
     pub const fn new(ports: Ports, wanted: u16, seed: u32) -> Self {
         let count = ports.count();
-        let spread = mix(seed);
         Self {
             first: ports.first,
             count: NonZeroU32::MIN.saturating_add(count - 1),
@@ -180,21 +181,26 @@ impl Probe {
             } else {
                 seed % count
             },
-            // Few ports are tried whole. Many are not, and connections that begin at one port go on in different ways.
-            step: if count <= PROBES_MAX {
-                1
-            } else {
-                1 + spread % (count - 1)
-            },
+            seed,
+            // Few ports are tried whole; of many, any.
+            in_a_row: if count <= PROBES_MAX { u32::MAX } else { 0 },
         }
     }
 
-    /// The port to try in this attempt, of which the first is 0. (Without branches: the verifier walks through each attempt.)
+    /// The port to try in this attempt, of which the first is 0. (Without branches on what the verifier does
+    /// not know: it walks through each attempt.)
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "less than the count of ports")]
     pub fn port(&self, attempt: u32) -> u16 {
-        let offset = self.start.wrapping_add(attempt.wrapping_mul(self.step)) % self.count;
+        let next = self.start.wrapping_add(attempt);
+        let any = mix(self.seed.wrapping_add(attempt));
+        let chosen = if attempt == 0 {
+            self.start
+        } else {
+            next & self.in_a_row | any & !self.in_a_row
+        };
+        let offset = chosen % self.count;
         self.first.wrapping_add(offset as u16)
     }
 }

@@ -185,16 +185,19 @@ fn a_quote_gives_the_tuple_of_the_packet_it_is_of() {
         } else {
             v6(58, &body([1, 4, 0, 0, 0, 0, 0, 0]))
         };
-        let packet = parse(&frame).unwrap();
+        let mut packet = parse(&frame).unwrap();
         assert_eq!(
-            quote(frame.as_slice(), &packet).unwrap(),
+            quote(frame.as_slice(), &mut packet).unwrap(),
             Some(parse(&inner).unwrap().tuple)
         );
-        let cut = Packet {
+        let mut cut = Packet {
             end: packet.end - 5,
             ..packet
         };
-        assert_eq!(quote(frame.as_slice(), &cut).map_err(Drop::reason).err(), REFUSED);
+        assert_eq!(
+            quote(frame.as_slice(), &mut cut).map_err(Drop::reason).err(),
+            REFUSED
+        );
     }
 }
 

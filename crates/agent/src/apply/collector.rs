@@ -8,8 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use datapath::common::{Addr, CtKey};
-use datapath::{Conntrack, GcReport, MapError, Timeouts};
+use datapath::{Conntrack, GcReport, Timeouts};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -91,7 +90,7 @@ impl Collector {
         if self.pending.is_empty() {
             return;
         }
-        match forget(&self.conntrack, &self.pending) {
+        match self.conntrack.remove_addresses(&self.pending) {
             Ok(removed) => {
                 debug!(
                     removed,
@@ -104,15 +103,4 @@ impl Collector {
             Err(error) => warn!(%error, "connections of released addresses could not be removed"),
         }
     }
-}
-
-fn forget(conntrack: &Conntrack, ips: &BTreeSet<IpAddr>) -> Result<usize, MapError> {
-    let mut keys: Vec<CtKey> = Vec::new();
-    let released = |addr: &Addr| ips.contains(&addr.to_ip());
-    conntrack.map().for_each(|key, _| {
-        if key.addr.iter().any(released) {
-            keys.push(*key);
-        }
-    })?;
-    conntrack.map().remove_all(&keys)
 }

@@ -30,6 +30,8 @@ pub(super) struct Host {
     pub(super) link: u32,
     /// All devices that are not pods' or ours.
     pub(super) devices: Vec<Device>,
+    /// Those of them that lead to other nodes.
+    pub(super) underlay_devices: Vec<Device>,
     /// The underlay devices with a program.
     pub(super) underlay: Vec<String>,
     /// The node's addresses that have a row.
@@ -70,7 +72,7 @@ impl Host {
         if let Err(error) = self.write_addresses(kernel, survey.addresses) {
             self.problems.push(error.to_string());
         }
-        self.devices = survey.devices;
+        (self.devices, self.underlay_devices) = (survey.devices, survey.underlay);
     }
 
     fn ensure_pair(&mut self, kernel: &mut Kernel) -> Result<(), String> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The loop and what it does with each command.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cni::protocol::{Call, Reply};
 use cni::{AddResult, Error, codes};
+use datapath::common::{Addr, Prefix};
 use ipnet::IpNet;
 use model::{Family, Node};
 use routing::Mode;
@@ -24,6 +25,7 @@ use super::routes::{self, Wanted};
 use super::{Options, RESYNC, RouteStatus, StartError, View};
 use crate::delete_queue::DeleteQueue;
 use crate::endpoints::{Add, Endpoints, Kernel, endpoint_id, pod_ref};
+use crate::masquerade;
 use crate::tunnel::{self, TUNNEL_LINK, Tunnel};
 
 /// The first pause after a failure; it doubles up to [`RESYNC`].
@@ -39,6 +41,7 @@ pub(super) struct Worker {
     released: Sender<Vec<IpAddr>>,
     host: Host,
     routes: std::sync::Arc<[RouteStatus]>,
+    masqueraded: Option<datapath::Masquerade>,
     path_mtus: PathMtus,
     pools: Pools,
     seen: Option<state::Revision>,
@@ -64,6 +67,7 @@ impl Worker {
             released,
             host: Host::default(),
             routes: [].into(),
+            masqueraded: None,
             path_mtus: PathMtus::default(),
             pools,
             seen: None,
@@ -252,6 +256,7 @@ impl Worker {
             .update(&mut self.endpoints, own.as_ref(), nodes.in_sync());
         self.route(&nodes);
         self.note_released();
+        self.masquerade(&nodes);
         self.endpoints.retry(&mut self.kernel);
         self.seen = Some(nodes.revision());
         self.schedule(now);
@@ -297,11 +302,30 @@ impl Worker {
         self.routes = routes::reconcile(&mut self.kernel.netlink, wanted).into();
     }
 
+    /// Not before it is known what is in the cluster: connections are decided on once. Until then, what an earlier agent wrote
+    /// holds.
+    fn masquerade(&mut self, nodes: &Snapshot<Node>) {
+        let Some(masquerade) = self.options.masquerade.as_ref().filter(|_| nodes.in_sync()) else {
+            return;
+        };
+        let own = nodes.get(&self.options.node_name);
+        let (wanted, problems) = masquerade.wanted(own, &self.host.underlay_devices);
+        self.host.problems.extend(problems);
+        if let Err(error) = masquerade::reserve(wanted.ports) {
+            self.host.problems.push(error.to_string());
+        }
+        match self.kernel.datapath.conntrack().masquerade(&wanted) {
+            Ok(()) => self.masqueraded = Some(wanted),
+            Err(error) => self.host.problems.push(error.to_string()),
+        }
+    }
+
     /// Before the routes, by which the host's own packets come to need them.
     fn write_prefixes(&mut self, complete: bool, nodes: &[&Node], plan: &[routing::Row]) {
         let (own, devices) = (&self.options.node_name, &self.host.devices);
         let mtu_to = |node| inner_mtu(&self.path_mtus, self.options.tunnel, self.host.underlay_mtu, node);
-        let wanted = tunnel::prefixes(self.options.tunnel.as_ref(), mtu_to, own, devices, nodes, plan);
+        let mut wanted = tunnel::prefixes(self.options.tunnel.as_ref(), mtu_to, own, devices, nodes, plan);
+        self.exclude(&mut wanted);
         // While the API is away, what the map says is better than what is known here.
         if !complete {
             return;
@@ -310,6 +334,20 @@ impl Worker {
             Ok((0, 0)) => {}
             Ok((written, deleted)) => info!(written, deleted, "prefixes of other nodes"),
             Err(error) => self.host.problems.push(error.to_string()),
+        }
+    }
+
+    /// The node's own pod networks, where an address may have no pod, and what is configured are not the world. Within a network
+    /// that is in the cluster, there is nothing to say.
+    fn exclude(&self, wanted: &mut BTreeMap<IpNet, Prefix>) {
+        let Some(masquerade) = &self.options.masquerade else {
+            return;
+        };
+        let own: Vec<IpNet> = self.endpoints.usage().iter().map(|pool| pool.cidr).collect();
+        for net in masquerade.excluded.iter().chain(&own) {
+            if !wanted.keys().any(|known| known.contains(net)) {
+                wanted.insert(*net, Prefix::cluster(Addr::UNSPECIFIED));
+            }
         }
     }
 
@@ -380,6 +418,7 @@ impl Worker {
             view.pools = self.endpoints.usage();
             view.endpoint_errors.clone_from(self.endpoints.errors());
             view.routes = self.routes.clone();
+            view.masquerade = self.masqueraded;
             view.devices.clone_from(&self.host.underlay);
             view.mtu = self.host.mtu;
             view.problems.clone_from(&self.host.problems);

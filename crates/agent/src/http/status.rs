@@ -4,14 +4,14 @@
 use std::time::SystemTime;
 
 use api::agent::{
-    ConntrackSummary, DatapathView, DropView, EndpointSummary, KubernetesView, LimitView, ProgramView,
-    Status, TableView,
+    ConntrackSummary, DatapathView, DropView, EndpointSummary, KubernetesView, LimitView, MasqueradeSummary,
+    ProgramView, Status, TableView,
 };
 use api::config::{RoutingMode, TunnelProtocol};
 use axum::Json;
 use axum::extract::State;
 use datapath::common::{Reason, maps};
-use datapath::{CounterRow, ProgramInfo};
+use datapath::{CounterRow, Masquerade, ProgramInfo};
 use state::{Row, Table};
 
 use super::{Answer, Failure, Site, ask, views};
@@ -64,6 +64,7 @@ fn status(observed: &Observed, view: &View, counters: &[CounterRow], programs: V
         },
         ipam: views::pools(view),
         conntrack: conntrack(observed, view),
+        masquerade: view.masquerade.map(|on| masquerade(&on, view, counters)),
         drops: packets(
             counters
                 .iter()
@@ -135,6 +136,18 @@ fn conntrack(observed: &Observed, view: &View) -> ConntrackSummary {
     }
 }
 
+fn masquerade(on: &Masquerade, view: &View, counters: &[CounterRow]) -> MasqueradeSummary {
+    let refused = |row: &&CounterRow| row.reason == Reason::NO_MAPPING_FOR_NAT_MASQUERADE;
+    MasqueradeSummary {
+        addresses: on.addresses.into_iter().flatten().collect(),
+        ports: format!("{}-{}", on.ports.first, on.ports.last),
+        ports_max: on.ports.count().into(),
+        ports_busiest: count(view.conntrack.nat.busiest),
+        connections: count(view.conntrack.nat.entries),
+        refused: counters.iter().filter(refused).map(|row| row.packets).sum(),
+    }
+}
+
 fn packets<'a>(rows: impl Iterator<Item = &'a CounterRow>) -> Vec<DropView> {
     let one = |row: &CounterRow| DropView {
         reason: row.reason.to_string(),
@@ -169,6 +182,10 @@ fn limits(observed: &Observed, view: &View) -> Vec<LimitView> {
             maps::ENDPOINTS.max_entries.into(),
         ),
     ];
+    if let Some(on) = view.masquerade {
+        let (used, max) = (count(view.conntrack.nat.busiest), on.ports.count().into());
+        limits.push(limit("ports to one remote", used, max));
+    }
     let pools = views::pools(view).into_iter();
     limits.extend(pools.map(|pool| limit(&format!("pool {}", pool.cidr), pool.used, pool.capacity)));
     limits

@@ -161,7 +161,11 @@ pub(super) fn conntrack(
 
 fn connection_view(connection: &Connection, timeouts: &Timeouts) -> ConntrackView {
     let Connection {
-        tuple, entry, idle, ..
+        tuple,
+        entry,
+        idle,
+        masqueraded,
+        ..
     } = connection;
     let (key, _) = tuple.key();
     let side = |leg: u8| {
@@ -177,6 +181,7 @@ fn connection_view(connection: &Connection, timeouts: &Timeouts) -> ConntrackVie
         source_port: tuple.source_port.get(),
         destination: tuple.destination.to_ip(),
         destination_port: tuple.destination_port.get(),
+        masqueraded: *masqueraded,
         state: entry.state.name().to_owned(),
         idle_seconds: idle.as_secs(),
         expires_in_seconds: timeouts.of(&key, entry).saturating_sub(*idle).as_secs(),

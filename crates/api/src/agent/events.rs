@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections and events.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct ConntrackView {
     pub destination: IpAddr,
     /// The called port, or the identifier of an echo.
     pub destination_port: u16,
+    /// The node's address and port that the opener has outside, if it is masqueraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masqueraded: Option<SocketAddr>,
     /// The state's name, such as `established`.
     pub state: String,
     /// How long ago the last packet went by.

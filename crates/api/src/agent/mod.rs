@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use events::{ConntrackList, ConntrackSide, ConntrackView, EventView};
 pub use status::{
     Condition, ConntrackSummary, DatapathView, DropView, EndpointSummary, KubernetesView, LimitView,
-    ProgramView, Status, TableView,
+    MasqueradeSummary, ProgramView, Status, TableView,
 };
 
 /// The agent socket's name inside the run directory.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's state on one screen.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::PoolView;
@@ -46,6 +48,9 @@ pub struct Status {
     pub ipam: Vec<PoolView>,
     /// Connection tracking in short.
     pub conntrack: ConntrackSummary,
+    /// Pods and the world, if they are masqueraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<MasqueradeSummary>,
     /// What was dropped, by reason and direction.
     pub drops: Vec<DropView>,
     /// What was forwarded, by direction; the reason is `FORWARDED`.
@@ -131,6 +136,23 @@ pub struct ConntrackSummary {
     pub max: u64,
     /// How full it is, in percent.
     pub pressure: u8,
+}
+
+/// Masquerading in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasqueradeSummary {
+    /// The addresses of the node that new connections have outside.
+    pub addresses: Vec<IpAddr>,
+    /// The ports that they may have, such as `49152-65535`.
+    pub ports: String,
+    /// How many ports that are.
+    pub ports_max: u64,
+    /// Ports in use towards that remote end, address and port, to which most are.
+    pub ports_busiest: u64,
+    /// Masqueraded connections.
+    pub connections: u64,
+    /// Packets dropped because no port was free.
+    pub refused: u64,
 }
 
 /// Packets of one fate.

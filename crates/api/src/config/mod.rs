@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use keys::{KEYS, Key};
 pub use layers::{File, Source};
 pub use operator::{OPERATOR_FILE, OPERATOR_KEYS, OperatorConfig};
@@ -160,10 +162,33 @@ pub struct Config {
     pub direct_node_routes: DirectNodeRoutes,
     /// Whether what leaves the node goes through the host's stack and its netfilter rules.
     pub host_routing: bool,
+    /// Pods and the world.
+    pub masquerade: Masquerade,
     /// Every setting as it is in force, in the order of [`KEYS`].
     pub effective: Vec<Effective>,
     /// Things that are probably mistakes.
     pub warnings: Vec<String>,
+}
+
+/// Whether and how pods' connections to the world have the node's address there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// IPv4 is masqueraded.
+    pub ipv4: bool,
+    /// IPv6 is masqueraded.
+    pub ipv6: bool,
+    /// Networks beyond the cluster for which nothing is.
+    pub excluded: Vec<IpNet>,
+    /// The node's ports for it, both ends included.
+    pub ports: (u16, u16),
+}
+
+impl Masquerade {
+    /// Whether anything is masqueraded.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.ipv4 || self.ipv6
+    }
 }
 
 /// The tunnel between nodes. All nodes must have the same.
@@ -324,16 +349,13 @@ fn yaml(effective: &[Effective]) -> String {
 
 fn build(take: &mut Take) -> Config {
     let run_dir: PathBuf = take.value("runDir", parse::path);
+    let routing_mode = take.value("routingMode", |raw| parse::one_of(raw, ROUTING_MODES));
+    let host_routing = take.value("hostRouting", parse::boolean);
     Config {
         node_name: take.value("nodeName", parse::node_name),
         lab: take.value("lab", parse::label),
         kubeconfig: take.value("kubeconfig", parse::optional_path),
-        routing_mode: take.value("routingMode", |raw| {
-            parse::one_of(
-                raw,
-                &[("native", RoutingMode::Native), ("tunnel", RoutingMode::Tunnel)],
-            )
-        }),
+        routing_mode,
         tunnel: tunnel(take),
         ipam_mode: take.value("ipam.mode", |raw| {
             parse::one_of(
@@ -369,7 +391,8 @@ fn build(take: &mut Take) -> Config {
         direct_node_routes: take.value("autoDirectNodeRoutes", |raw| {
             parse::one_of(raw, DIRECT_NODE_ROUTES)
         }),
-        host_routing: take.value("hostRouting", parse::boolean),
+        host_routing,
+        masquerade: masquerade(take, routing_mode, host_routing),
         effective: Vec::new(),
         warnings: Vec::new(),
     }
@@ -378,6 +401,33 @@ fn build(take: &mut Take) -> Config {
 /// The ports of the field: that of Linux's VXLAN device, which Cilium and Flannel use too, and the assigned one of Geneve.
 const VXLAN_PORT: u16 = 8472;
 const GENEVE_PORT: u16 = 6081;
+
+const ROUTING_MODES: &[(&str, RoutingMode)] =
+    &[("native", RoutingMode::Native), ("tunnel", RoutingMode::Tunnel)];
+
+/// By default where pods' addresses mean nothing outside: with a tunnel. The netfilter rules of the host, where packets go through
+/// them, do it themselves or not.
+fn masquerade(take: &mut Take, routing_mode: RoutingMode, host_routing: bool) -> Masquerade {
+    let mut on = |key: &'static str| {
+        let set = take.value(key, |raw| {
+            parse::one_of(
+                raw,
+                &[("auto", None), ("true", Some(true)), ("false", Some(false))],
+            )
+        });
+        if set == Some(true) && host_routing {
+            let expected = "auto or false while hostRouting is true: netfilter masquerades there";
+            take.refuse(key, expected.to_owned());
+        }
+        set.unwrap_or(routing_mode == RoutingMode::Tunnel && !host_routing)
+    };
+    Masquerade {
+        ipv4: on("enableIPv4Masquerade"),
+        ipv6: on("enableIPv6Masquerade"),
+        excluded: take.value("nonMasqueradeCIDRs", parse::networks),
+        ports: take.value("masquerade.portRange", parse::port_range),
+    }
+}
 
 fn tunnel(take: &mut Take) -> Tunnel {
     let protocol = take.value("tunnelProtocol", |raw| {

@@ -73,6 +73,7 @@ fn list(rows: &[Row<ConntrackView>], truncated: &[String], limit: usize) -> Text
         "PROTOCOL",
         "FROM",
         "TO",
+        "OUTSIDE AS",
         "STATE",
         ">IDLE",
         ">EXPIRES",
@@ -86,6 +87,11 @@ fn list(rows: &[Row<ConntrackView>], truncated: &[String], limit: usize) -> Text
             Cell::new(&view.protocol),
             Cell::new(SocketAddr::new(view.source, view.source_port)),
             Cell::new(SocketAddr::new(view.destination, view.destination_port)),
+            Cell::new(
+                view.masqueraded
+                    .map(|outside| outside.to_string())
+                    .unwrap_or_default(),
+            ),
             Cell::new(&view.state),
             Cell::new(output::duration(view.idle_seconds)),
             Cell::new(output::duration(view.expires_in_seconds)),

@@ -110,14 +110,30 @@ impl Lookup {
 
 /// To the next hop past the host's stack. What the tables refuse, or what is too big for the route, is left to the stack,
 /// which answers with the right ICMP error.
-#[inline(never)]
+#[inline(always)]
 pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
     if packet.ttl <= 1 {
         return Ok(Verdict::Stack);
     }
+    let mut action = TO_STACK;
+    next_hop(ctx, packet, &mut action)?;
+    if action == TO_STACK {
+        return Ok(Verdict::Stack);
+    }
+    nat::depart(ctx, packet)?;
+    forward::hop(ctx, packet)?;
+    Ok(Verdict::Redirect(action))
+}
+
+/// No action of a redirect.
+const TO_STACK: i32 = -1;
+
+/// Addresses the packet to its next hop and finds the action that sends it there; or leaves [`TO_STACK`] alone.
+#[inline(never)]
+fn next_hop(ctx: &Ctx, packet: &Packet, action: &mut i32) -> Result<(), Drop> {
     let (tuple, length, now) = (&packet.tuple, length_on_wire(ctx, packet), ctx.jiffies());
     let Some(way) = maps::way(tuple) else {
-        return Ok(Verdict::Stack);
+        return Ok(());
     };
     if !way.answers(tuple, ctx.ifindex(), length, now) {
         let source = nat::source(packet).map_or(&tuple.source, |node| &node.address);
@@ -137,33 +153,26 @@ pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
                     macs: [lookup.destination_mac, lookup.source_mac],
                 };
             }
-            NO_NEIGHBOUR => return leave_unresolved(ctx, packet, &mut lookup),
-            result if packet.nat.is_some() => return refused(ctx, packet, result),
-            _ => return Ok(Verdict::Stack),
+            NO_NEIGHBOUR => {
+                *action = ctx.redirect_neighbour(lookup.ifindex, &mut lookup.next_hop());
+                return Ok(());
+            }
+            result => return refused(ctx, packet, result),
         }
     }
-    nat::depart(ctx, packet)?;
-    forward::hop(ctx, packet)?;
     forward::address(ctx, way.macs[0], way.macs[1])?;
-    Ok(Verdict::Redirect(ctx.redirect(way.to)))
-}
-
-/// The kernel asks for the next hop's address first.
-#[inline(always)]
-fn leave_unresolved(ctx: &Ctx, packet: &Packet, lookup: &mut Lookup) -> Result<Verdict, Drop> {
-    nat::depart(ctx, packet)?;
-    forward::hop(ctx, packet)?;
-    let action = ctx.redirect_neighbour(lookup.ifindex, &mut lookup.next_hop());
-    Ok(Verdict::Redirect(action))
+    *action = ctx.redirect(way.to);
+    Ok(())
 }
 
 /// A masqueraded packet is left to the stack only where that answers with an error: it would forward the packet, or cut it in
 /// pieces, with the pod's own address.
 #[inline(always)]
-fn refused(ctx: &Ctx, packet: &Packet, result: i64) -> Result<Verdict, Drop> {
+fn refused(ctx: &Ctx, packet: &Packet, result: i64) -> Result<(), Drop> {
     match result {
-        BLACKHOLE | UNREACHABLE | PROHIBIT | NOT_FORWARDED => Ok(Verdict::Stack),
-        FRAGMENTATION_NEEDED if !packet.v4 || must_not_be_cut(ctx) => Ok(Verdict::Stack),
+        _ if !packet.nat.is_some() => Ok(()),
+        BLACKHOLE | UNREACHABLE | PROHIBIT | NOT_FORWARDED => Ok(()),
+        FRAGMENTATION_NEEDED if !packet.v4 || must_not_be_cut(ctx) => Ok(()),
         FRAGMENTATION_NEEDED => Err(Drop::new(Reason::FRAGMENTATION_NEEDED)),
         _ => Err(Drop::new(Reason::FIB_LOOKUP_FAILED)),
     }

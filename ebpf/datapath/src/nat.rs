@@ -276,9 +276,15 @@ fn take(request: &mut Request) -> Option<Be16> {
 /// Gives a packet that leaves its connection's address and port.
 #[inline(always)]
 pub fn depart(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
-    if !packet.nat.is_some() {
-        return Ok(());
+    if packet.nat.is_some() {
+        masquerade(ctx, packet)
+    } else {
+        Ok(())
     }
+}
+
+#[inline(never)]
+fn masquerade(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
     let Some(node) = source(packet) else {
         return Err(Drop::new(Reason::NO_MAPPING_FOR_NAT_MASQUERADE));
     };

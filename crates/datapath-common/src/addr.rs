@@ -124,7 +124,6 @@ impl Addr {
 }
 
 /// The sum of the 16-bit words of a word.
-#[expect(clippy::cast_possible_truncation, reason = "16 bits each")]
 const fn halves_sum(word: u64) -> u32 {
     (word & 0xffff) as u32 + (word >> 16 & 0xffff) as u32 + (word >> 32 & 0xffff) as u32 + (word >> 48) as u32
 }

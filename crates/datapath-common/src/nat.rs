@@ -100,6 +100,7 @@ impl Mapping {
     /// The slot of the address.
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "four bits")]
     pub const fn slot(self) -> u8 {
         (self.0 >> 16) as u8 & 0xf
     }

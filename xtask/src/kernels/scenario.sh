@@ -86,7 +86,8 @@ mounts
 echo "@kernel|$(uname -v | sed -n 's/.*Debian \([^ ]*\).*/\1/p')"
 step boot uptime_seconds
 step modules load_modules
-step lab-up thalweg lab up --nodes 2
+# With masquerading, so that its programs are loaded too.
+step lab-up thalweg lab up --nodes 2 --set enableIPv4Masquerade=true --set enableIPv6Masquerade=true
 echo "@programs|$(bpftool prog | grep -c sched_cls)"
 step ping-same-node reaches pod-1-1 pod-1-2
 step ping-across reaches pod-1-1 pod-2-1

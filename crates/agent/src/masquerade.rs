@@ -73,7 +73,7 @@ fn own_address(family: Family, node: Option<&Node>, underlay: &[Device]) -> Opti
         let nets = underlay.iter().flat_map(|device| &device.addresses);
         nets.map(IpNet::addr).filter(move |ip| Family::of(ip) == family)
     };
-    let named = node.and_then(|node| node.address(family)).map(IpAddr::from);
+    let named = node.and_then(|node| node.address(family));
     // An address that a load balancer or a gateway has for the node is not one that answers come to.
     named
         .filter(|ip| here().any(|own| own == *ip))

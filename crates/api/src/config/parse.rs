@@ -158,23 +158,6 @@ pub(super) fn port_range(raw: &Raw) -> Parsed<(u16, u16)> {
     }
 }
 
-/// Networks of either family.
-pub(super) fn networks(raw: &Raw) -> Parsed<Vec<IpNet>> {
-    let expected = || "a list of networks such as 10.0.0.0/8".to_owned();
-    let items: Vec<&str> = match raw {
-        Raw::Text(text) if text.is_empty() => Vec::new(),
-        Raw::Text(text) => text.split(',').map(str::trim).collect(),
-        Raw::List(items) => items.iter().map(String::as_str).collect(),
-        Raw::Unfit(_) => return Err(expected()),
-    };
-    let network = |item: &&str| {
-        item.parse::<IpNet>()
-            .map(|net| net.trunc())
-            .map_err(|_| expected())
-    };
-    items.iter().map(network).collect()
-}
-
 pub(super) fn devices(raw: &Raw) -> Parsed<Vec<String>> {
     let expected = format!("a list of network devices with names of 1 to {DEVICE_NAME_MAX} bytes");
     let items: Vec<String> = match raw {

@@ -106,6 +106,7 @@ impl Node {
             steps: Steps::default(),
         };
         let options = Options {
+            masquerade: None,
             node_name: OWN_NAME.into(),
             devices: Vec::new(),
             mtu: None,

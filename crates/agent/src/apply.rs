@@ -99,6 +99,8 @@ pub struct View {
     pub devices: Vec<String>,
     /// The packet size of pods.
     pub mtu: u32,
+    /// DELs that the plugin queued and that failed so far.
+    pub queued_deletes: usize,
     /// What is wrong with the node itself and is tried again.
     pub problems: Vec<String>,
     /// The last collection of expired connections.

@@ -295,6 +295,9 @@ fn apply(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
         "Pod networks by the state of their route",
         routes,
     )?;
+    let queued = u64::try_from(view.queued_deletes).unwrap_or(u64::MAX);
+    let help = "DELs that the plugin queued and that failed so far";
+    out.gauge("thalweg_cni_deletes_queued", help, queued)?;
     let problems = u64::try_from(view.problems.len()).unwrap_or(u64::MAX);
     out.gauge(
         "thalweg_apply_problems",

@@ -86,6 +86,24 @@ fn what_happened_while_the_agent_was_down_is_made_good() {
 }
 
 #[test]
+fn a_del_that_was_queued_while_the_agent_ran_is_done_at_the_next_comparison() {
+    privileged!();
+    let node = Node::up();
+    let (a, b) = (node.netns(), node.netns());
+    node.add("a", &a);
+    node.add("b", &b);
+    let queue = node.queue_dir();
+    std::fs::create_dir_all(&queue).unwrap();
+    let id = attachment("a");
+    let file = queue.join(format!("{}.json", cni::host_ifname(&id)));
+    std::fs::write(&file, serde_json::to_vec(&id).unwrap()).unwrap();
+    node.compare();
+    node.wait(|view| view.pools.iter().all(|pool| pool.used == 1));
+    assert_eq!(node.endpoints(), ["b/eth0"]);
+    assert!(!file.exists());
+}
+
+#[test]
 fn an_add_is_not_undone_by_an_older_queued_del() {
     privileged!();
     let mut node = Node::up();

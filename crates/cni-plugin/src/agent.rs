@@ -23,9 +23,20 @@ const REPLY_TIMEOUT_SECONDS: i64 = 40;
 /// A call that got no answer.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The agent did not take the call, or died on it: a DEL is to be queued.
-    pub(crate) agent_is_down: bool,
+    /// Why not.
+    pub(crate) cause: Cause,
     error: Error,
+}
+
+/// Why a call got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The agent did not take it.
+    NotTaken,
+    /// The agent took it and died, or is too slow.
+    NotAnswered,
+    /// Agent and plugin do not understand one another.
+    NotUnderstood,
 }
 
 impl From<Failure> for Error {
@@ -41,18 +52,19 @@ pub(crate) fn call(path: &str, call: &Call, netns: Option<&File>) -> Result<Repl
         call: call.clone(),
     };
     let frame = protocol::encode(&request).map_err(|error| Failure {
-        agent_is_down: false,
+        cause: Cause::NotUnderstood,
         error,
     })?;
-    let stream = connect(path).map_err(|errno| down(path, "connect", errno.desc()))?;
+    let stream = connect(path).map_err(|errno| down(Cause::NotTaken, path, "connect", errno.desc()))?;
     let mut stream = UnixStream::from(stream);
-    send(&mut stream, &frame, netns).map_err(|error| down(path, "send", &error.to_string()))?;
+    let sent = send(&mut stream, &frame, netns);
+    sent.map_err(|error| down(Cause::NotTaken, path, "send", &error.to_string()))?;
     protocol::read(&mut stream).map_err(|error| {
         if error.code == codes::IO_FAILURE {
-            down(path, "no answer", &error.msg)
+            down(Cause::NotAnswered, path, "no answer", &error.msg)
         } else {
             Failure {
-                agent_is_down: false,
+                cause: Cause::NotUnderstood,
                 error,
             }
         }
@@ -101,14 +113,14 @@ fn send(stream: &mut UnixStream, frame: &[u8], netns: Option<&File>) -> std::io:
     stream.write_all(&frame[sent..])
 }
 
-fn down(path: &str, what: &str, reason: &str) -> Failure {
+fn down(cause: Cause, path: &str, what: &str, reason: &str) -> Failure {
     let error = Error::new(
         codes::TRY_AGAIN_LATER,
         format!("the Thalweg agent does not answer on {path}: {what}: {reason}"),
         "see whether `thalweg agent` runs on this node and what it logs; the runtime tries again by itself",
     );
     Failure {
-        agent_is_down: true,
+        cause,
         error,
     }
 }

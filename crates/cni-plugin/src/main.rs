@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use agent::Cause;
 use cni::protocol::{Call, Reply};
 use cni::{Command, Env, Error, Invocation, LogLevel, NetConf, Version, codes};
 use serde_json::Value;
@@ -75,16 +76,18 @@ fn del(env: &Env, conf: &NetConf) -> Result<Option<Value>, Error> {
     };
     match agent::call(&conf.socket, &call, None) {
         Ok(reply) => done(reply),
-        Err(failure) if failure.agent_is_down => {
+        Err(failure) if failure.cause == Cause::NotUnderstood => Err(failure.into()),
+        Err(failure) => {
             let queued = queue::add(&conf.socket, &env.attachment)?;
-            // The agent may have begun to listen, and to read the queue, before the file was there; one that still does
-            // not listen now will find the file.
-            if let Ok(Reply::Done) = agent::call(&conf.socket, &call, None) {
+            // An agent that has begun to listen meanwhile can do it now. It looks into the queue every half a minute too, so that
+            // one that is stuck need not be waited for a second time.
+            if failure.cause == Cause::NotTaken
+                && let Ok(Reply::Done) = agent::call(&conf.socket, &call, None)
+            {
                 queue::forget(&queued);
             }
             Ok(None)
         }
-        Err(failure) => Err(failure.into()),
     }
 }
 

@@ -91,6 +91,18 @@ fn del_without_an_agent_succeeds_and_is_queued_once() {
 }
 
 #[test]
+fn a_del_that_the_agent_died_on_is_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("cni.sock")).unwrap();
+    let agent = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let outcome = run("DEL", &conf(dir.path(), "1.0.0"));
+    agent.join().unwrap();
+    assert!(outcome.ok, "{}", outcome.stdout);
+    let queue = dir.path().join(protocol::DELETE_QUEUE_DIR);
+    assert_eq!(std::fs::read_dir(queue).unwrap().count(), 1);
+}
+
+#[test]
 fn gc_hands_over_what_is_to_stay() {
     let dir = tempfile::tempdir().unwrap();
     let agent = agent(dir.path(), Reply::Done);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cni::protocol::{Call, Reply};
 use cni::{AddResult, Error, codes};
@@ -44,6 +44,8 @@ pub(super) struct Worker {
     masqueraded: Option<datapath::Masquerade>,
     path_mtus: PathMtus,
     pools: Pools,
+    /// DELs that stay queued, because they failed.
+    queued: usize,
     seen: Option<state::Revision>,
     due: Instant,
     pause: Duration,
@@ -70,6 +72,7 @@ impl Worker {
             masqueraded: None,
             path_mtus: PathMtus::default(),
             pools,
+            queued: 0,
             seen: None,
             due: Instant::now(),
             pause: RETRY_FIRST,
@@ -86,7 +89,6 @@ impl Worker {
         if self.host.surveyed {
             self.sweep();
         }
-        self.work_queue_off();
         self.reconcile(Instant::now());
         Ok(())
     }
@@ -254,6 +256,7 @@ impl Worker {
         self.path_mtus.forget(now);
         self.pools
             .update(&mut self.endpoints, own.as_ref(), nodes.in_sync());
+        self.work_queue_off();
         self.route(&nodes);
         self.note_released();
         self.masquerade(&nodes);
@@ -357,7 +360,10 @@ impl Worker {
             .routes
             .iter()
             .any(|route| matches!(route.status, Status::Error(_)));
-        let failing = route_failed || !self.host.problems.is_empty() || !self.endpoints.errors().is_empty();
+        let failing = route_failed
+            || self.queued > 0
+            || !self.host.problems.is_empty()
+            || !self.endpoints.errors().is_empty();
         self.due = now + if failing { self.pause } else { RESYNC };
         self.pause = if failing {
             (self.pause * 2).min(RESYNC)
@@ -388,12 +394,14 @@ impl Worker {
         }
     }
 
-    /// DELs that the plugin queued while no agent ran. One that fails stays for the next start.
+    /// DELs that the plugin queued because no agent answered: while none ran, or in the moment in which this one began to
+    /// listen or was too busy. One that fails stays for the next time.
     fn work_queue_off(&mut self) {
-        let queued = self.queue().list().unwrap_or_else(|error| {
+        let queued = self.queue().list(SystemTime::now()).unwrap_or_else(|error| {
             warn!(%error, "the queue of DELs cannot be read");
             Vec::new()
         });
+        self.queued = 0;
         for one in queued {
             let (host, attachment) = (one.host_ifname.clone(), one.attachment.clone());
             let removed = match attachment.filter(|attachment| attachment.check().is_ok()) {
@@ -403,7 +411,10 @@ impl Worker {
             let done = removed.map_err(|error| error.to_string());
             match done.and_then(|()| one.done().map_err(|error| error.to_string())) {
                 Ok(()) => info!(link = %host, "a queued DEL is done"),
-                Err(error) => warn!(link = %host, %error, "a queued DEL failed and stays queued"),
+                Err(error) => {
+                    self.queued += 1;
+                    warn!(link = %host, %error, "a queued DEL failed and stays queued");
+                }
             }
         }
         self.settle();
@@ -421,6 +432,7 @@ impl Worker {
             view.masquerade = self.masqueraded;
             view.devices.clone_from(&self.host.underlay);
             view.mtu = self.host.mtu;
+            view.queued_deletes = self.queued;
             view.problems.clone_from(&self.host.problems);
             view.problems.extend(self.pools.problem.clone());
             view.applied.clone_from(&self.pools.applied);

@@ -187,6 +187,11 @@ impl Node {
         }
     }
 
+    /// Has everything compared with the kernel now.
+    pub(crate) fn compare(&self) {
+        self.apply.as_ref().unwrap().client.refresh();
+    }
+
     pub(crate) fn set_nodes(&mut self, own_cidrs: &[&str], others: &[(&str, &str, &str)]) {
         let other = |(name, address, cidr): &(&str, &str, &str)| model::Node {
             name: (*name).into(),

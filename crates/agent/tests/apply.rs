@@ -98,9 +98,8 @@ fn a_del_that_was_queued_while_the_agent_ran_is_done_at_the_next_comparison() {
     let file = queue.join(format!("{}.json", cni::host_ifname(&id)));
     std::fs::write(&file, serde_json::to_vec(&id).unwrap()).unwrap();
     node.compare();
-    node.wait(|view| view.pools.iter().all(|pool| pool.used == 1));
+    node.wait(|_| !file.exists());
     assert_eq!(node.endpoints(), ["b/eth0"]);
-    assert!(!file.exists());
 }
 
 #[test]
@@ -307,4 +306,57 @@ fn routes_follow_the_nodes_and_a_used_network_keeps_its_own() {
         (node.routes(HOST_LINK), node.routes("eth0")),
         (vec!["10.244.9.0/24".into()], vec![])
     );
+}
+
+#[test]
+fn a_device_that_no_longer_leads_to_other_nodes_loses_its_program() {
+    privileged!();
+    let mut node = Node::up();
+    let uplink = Uplink::up();
+    node.compare();
+    node.wait(|view| view.devices == ["eth0", "eth1"]);
+    assert!(node.has_program("eth1"));
+    uplink.leave();
+    node.compare();
+    node.wait(|view| view.devices == ["eth0"]);
+    assert!(node.has_program("eth0") && !node.has_program("eth1"));
+
+    // The same while no agent looked.
+    uplink.lead();
+    node.compare();
+    node.wait(|view| view.devices.len() == 2);
+    node.restart(|| uplink.leave());
+    assert!(node.has_program("eth0") && !node.has_program("eth1"));
+    let (a, b) = (node.netns(), node.netns());
+    node.add("a", &a);
+    exchange(Some(&a), Some(&b), &node.add("b", &b)[0]);
+}
+
+/// Neither the kernel's nor ours.
+const RTPROT_STATIC: u8 = 4;
+
+/// A second device with the node's default route, or without.
+struct Uplink(netlink::Route);
+
+impl Uplink {
+    fn up() -> Self {
+        support::veth("eth1", "wire1");
+        let index = Netlink::open().unwrap().link("eth1").unwrap().unwrap().index;
+        let uplink = Self(netlink::Route {
+            oif: Some(index),
+            scope_link: true,
+            protocol: RTPROT_STATIC,
+            ..netlink::Route::to("0.0.0.0/0".parse().unwrap())
+        });
+        uplink.lead();
+        uplink
+    }
+
+    fn lead(&self) {
+        Netlink::open().unwrap().replace_route(&self.0).unwrap();
+    }
+
+    fn leave(&self) {
+        Netlink::open().unwrap().delete_route(&self.0).unwrap();
+    }
 }

@@ -8,6 +8,7 @@ use datapath::common::Addr;
 use model::{Family, Node};
 use netlink::{Netlink, Peer, Request, Veth, VethPair};
 use routing::Device;
+use tracing::info;
 
 use super::Options;
 use super::forwarding::{enable_forwarding, move_reverse_path_filter};
@@ -34,6 +35,8 @@ pub(super) struct Host {
     pub(super) underlay_devices: Vec<Device>,
     /// The underlay devices with a program.
     pub(super) underlay: Vec<String>,
+    /// All devices that may have an underlay's program of ours, wanted or not; nothing until the underlay was known for once.
+    attached: Option<BTreeSet<String>>,
     /// The node's addresses that have a row.
     pub(super) addresses: BTreeSet<IpAddr>,
     /// The packet size of pods.
@@ -66,6 +69,10 @@ impl Host {
             self.problems.push(error);
         }
         self.attach_underlay(kernel, &survey);
+        // Without them, devices with the node's addresses are not known for the underlay that they are.
+        if !options.devices.is_empty() || !node_addresses.is_empty() {
+            self.detach_others(kernel, &survey);
+        }
         if let Err(error) = self.tunnel(kernel, options.tunnel.as_ref(), node) {
             self.problems.push(error.to_string());
         }
@@ -147,6 +154,30 @@ impl Host {
                 Err(error) => self.problems.push(error.to_string()),
             }
         }
+    }
+
+    /// Takes the program from devices that are no longer the underlay's: the host's stack and `from_host` bring on what still comes
+    /// in there. A fresh agent does not know what an earlier one had attached, and tries all.
+    fn detach_others(&mut self, kernel: &mut Kernel, survey: &Survey) {
+        let all = || survey.devices.iter().map(|device| device.name.clone()).collect();
+        let mut attached = self.attached.take().unwrap_or_else(all);
+        for device in &survey.underlay {
+            attached.remove(&device.name);
+        }
+        attached.retain(|name| match kernel.datapath.detach(name) {
+            Ok(detached) => {
+                if detached {
+                    info!(device = %name, "no longer a device towards other nodes: its program is detached");
+                }
+                false
+            }
+            Err(error) => {
+                self.problems.push(error.to_string());
+                true
+            }
+        });
+        attached.extend(survey.underlay.iter().map(|device| device.name.clone()));
+        self.attached = Some(attached);
     }
 
     /// Rows of addresses that the node no longer has are removed, those of pods are left alone.

@@ -125,7 +125,8 @@ impl Worker {
                 let answer = self.answer(call, netns, (pool, deadline));
                 // First the answer, then the bookkeeping: a pod waits for it.
                 let _ = reply.send(answer);
-                self.settle();
+                self.forget_released();
+                self.publish();
             }
             Command::Inspect(look) => look(&self.kernel.datapath),
             Command::Rested(ips) => {
@@ -239,13 +240,13 @@ impl Worker {
         }
     }
 
-    fn settle(&mut self) {
+    /// Has the connections of released addresses forgotten.
+    fn forget_released(&mut self) {
         let released = self.endpoints.take_released();
         if !released.is_empty() {
             // Without its thread the addresses rest until the next start.
             let _ = self.released.send(released);
         }
-        self.publish();
     }
 
     /// Compares everything with the kernel and brings it in line.
@@ -417,7 +418,7 @@ impl Worker {
                 }
             }
         }
-        self.settle();
+        self.forget_released();
     }
 
     fn queue(&self) -> DeleteQueue {

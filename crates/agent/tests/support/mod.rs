@@ -137,6 +137,11 @@ impl Node {
             .join(cni::protocol::DELETE_QUEUE_DIR)
     }
 
+    /// Whether a device has a program of ours.
+    pub(crate) fn has_program(&self, device: &str) -> bool {
+        self.dir.path().join("thalweg/links").join(device).exists()
+    }
+
     /// Serves the plugin's socket.
     pub(crate) fn serve(&self) -> (Server, PathBuf) {
         let path = self.queue_dir().with_file_name("cni.sock");

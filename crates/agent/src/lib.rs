@@ -16,6 +16,7 @@ pub mod lock;
 pub mod masquerade;
 pub mod metrics;
 pub mod observe;
+pub mod plugin;
 pub mod privileges;
 pub mod readiness;
 pub mod run;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether pods can be started on this node, and if not, what is missing and what to do.
 
+use std::path::Path;
 use std::time::Duration;
 
 use api::agent::Condition;
@@ -16,9 +17,10 @@ use tracing::{info, warn};
 use crate::apply::View;
 use crate::conflist::{Conflist, FILE};
 use crate::observe::Observed;
+use crate::plugin::Plugin;
 
-/// How often the container runtime's directory is looked at: others write there too.
-const CONFLIST_CHECK: Duration = Duration::from_secs(10);
+/// How often the container runtime's directories are looked at: others write there too.
+const RUNTIME_CHECK: Duration = Duration::from_secs(10);
 
 /// Whether pods can be started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -197,49 +199,87 @@ fn routes(facts: &Facts<'_>) -> Condition {
     }
 }
 
+/// The container runtime's side.
+#[derive(Debug)]
+pub struct Runtime {
+    /// What tells the runtime about us.
+    pub conflist: Conflist,
+    /// What the runtime runs.
+    pub plugin: Plugin,
+}
+
 /// Tells the container runtime about us once everything else is in place, and says so. Runs until it is dropped.
-pub async fn keep(observed: &Observed, conflist: Conflist, readiness: watch::Sender<Readiness>) {
+pub async fn keep(observed: &Observed, mut runtime: Runtime, readiness: watch::Sender<Readiness>) {
     let mut view = observed.view.clone();
     let mut nodes = observed.nodes.reader();
     let mut watches = observed.watches.clone();
-    let mut check = tokio::time::interval(CONFLIST_CHECK);
+    let mut check = tokio::time::interval(RUNTIME_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    check.tick().await;
+    let (mut looked, mut files) = (None, Vec::new());
     loop {
-        let current = assess(observed, &conflist);
+        let mut current = assess(observed);
+        let ready = current.iter().all(|condition| condition.ok);
+        // Not at each change of anything: files are read, and those of a runtime change rarely.
+        if looked != Some(ready) {
+            (runtime, files) = look(runtime, ready, &observed.config).await;
+            looked = Some(ready);
+        }
+        current.extend(files.iter().cloned());
         publish(&readiness, current, observed);
         let changes = watches.iter_mut().map(|watch| Box::pin(watch.changed()));
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             changed = nodes.changed() => if changed.is_none() { return },
             _ = futures::future::select_all(changes) => {}
-            _ = check.tick() => {}
+            _ = check.tick() => looked = None,
         }
     }
 }
 
-fn assess(observed: &Observed, conflist: &Conflist) -> Vec<Condition> {
+fn assess(observed: &Observed) -> Vec<Condition> {
     let watches: Vec<WatchStatus> = observed
         .watches
         .iter()
         .map(|watch| watch.borrow().clone())
         .collect();
-    let mut conditions = conditions(&Facts {
+    conditions(&Facts {
         config: &observed.config,
         api_server: &observed.api_server,
         watches: &watches,
         nodes: &observed.nodes.snapshot(),
         view: &observed.view.borrow(),
-    });
-    let ready = conditions.iter().all(|condition| condition.ok);
-    conditions.push(runtime(conflist, ready, &observed.config));
-    conditions
+    })
 }
 
-/// The container runtime's side. The file is written when all the rest is in place and stays from then on: a pod that
-/// cannot be attached fails with a reason, where another network would be given silently without the file.
-fn runtime(conflist: &Conflist, ready: bool, config: &Config) -> Condition {
+/// Looks at the runtime's files and puts ours right, where that may block.
+async fn look(runtime: Runtime, ready: bool, config: &Config) -> (Runtime, Vec<Condition>) {
+    let dir = config.cni.conf_dir.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut runtime = runtime;
+        let plugin = plugin(&mut runtime.plugin);
+        let conflist = conflist(&runtime.conflist, ready && plugin.ok, &dir);
+        (runtime, vec![plugin, conflist])
+    });
+    match looked.await {
+        Ok(looked) => looked,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn plugin(plugin: &mut Plugin) -> Condition {
+    const NAME: &str = "plugin";
+    match plugin.check() {
+        Ok(message) => fulfilled(NAME, message),
+        Err(message) => missing(NAME, message),
+    }
+}
+
+/// The file is written when all the rest is in place and stays from then on: a pod that cannot be attached fails with a reason,
+/// where another network would be given silently without the file.
+fn conflist(conflist: &Conflist, ready: bool, dir: &Path) -> Condition {
     const NAME: &str = "cni";
-    let dir = config.cni.conf_dir.display();
+    let dir = dir.display();
     if ready && let Err(error) = conflist.write() {
         return missing(NAME, error.to_string());
     }

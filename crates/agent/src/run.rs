@@ -30,8 +30,9 @@ use crate::lock::Lock;
 use crate::masquerade::Masquerade;
 use crate::metrics::Scrape;
 use crate::observe::Observed;
+use crate::plugin::Plugin;
 use crate::privileges;
-use crate::readiness::{self, Readiness};
+use crate::readiness::{self, Readiness, Runtime};
 use crate::tunnel::Tunnel;
 
 /// How long answers under way on the agent's socket may take when the agent stops.
@@ -97,6 +98,10 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
         None => None,
     };
     let conflist = Conflist::new(&config.cni.conf_dir, &config.cni.socket);
+    let runtime = Runtime {
+        conflist: conflist.clone(),
+        plugin: Plugin::new(&config.cni.bin_dir, config.cni.install_plugin),
+    };
     let remove_conflist = config.cni.remove_conf_on_exit;
     let (readiness, ready) = watch::channel(Readiness::default());
     let observed = Arc::new(observed(config, started, &api, &tables, &kernel, ready));
@@ -115,7 +120,7 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
         tokio::task::spawn(http::serve_metrics(listener, site));
     }
     tokio::select! {
-        () = readiness::keep(&observed, conflist.clone(), readiness) => {}
+        () = readiness::keep(&observed, runtime, readiness) => {}
         () = stop.requested() => {}
     }
     if remove_conflist && let Err(error) = conflist.remove() {

@@ -22,8 +22,8 @@ fn main() -> ExitCode {
         let versions = Version::ALL.map(Version::as_str).join(", ");
         let _ = writeln!(
             std::io::stderr(),
-            "thalweg-cni {}: a CNI plugin (specification {versions}), run by container runtimes with CNI_COMMAND set",
-            env!("CARGO_PKG_VERSION"),
+            "{} (specification {versions}), run by container runtimes with CNI_COMMAND set",
+            cni::ABOUT,
         );
         return ExitCode::SUCCESS;
     }

@@ -11,6 +11,7 @@ mod env;
 mod error;
 mod name;
 pub mod protocol;
+mod release;
 mod result;
 mod version;
 
@@ -18,6 +19,7 @@ pub use conf::{Dns, LogLevel, NETWORK_NAME, NetConf, PLUGIN_TYPE};
 pub use env::{Command, Env, MAX_CONTAINER_ID, MAX_IFNAME, Pod, parse_args};
 pub use error::Error;
 pub use name::{HOST_IFNAME_PREFIX, host_ifname};
+pub use release::{ABOUT, release_of};
 pub use result::{AddResult, Interface, Ip, PrevResult, Route};
 pub use version::Version;
 

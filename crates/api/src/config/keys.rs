@@ -103,6 +103,7 @@ pub const KEYS: &[Key] = &[
     key("masquerade.portRange", "49152-65535", "RANGE", "The node's ports that masqueraded connections get; they are reserved for them"),
     key("cni.confDir", "/etc/cni/net.d", "DIR", "Where the container runtime looks for network configurations"),
     key("cni.binDir", "/opt/cni/bin", "DIR", "Where the container runtime looks for plugins"),
+    key("cni.installPlugin", "false", "BOOL", "Whether the agent installs thalweg-cni, from beside its own program, in cni.binDir"),
     key("cni.socket", "", "FILE", "Where the plugin finds the agent; by default cni.sock in runDir"),
     key("cni.removeConfOnExit", "false", "BOOL", "Whether a stopping agent takes its network configuration away"),
     key("runDir", "/run/thalweg", "DIR", "Where sockets, the lock and queued deletions are"),

@@ -213,6 +213,8 @@ pub struct Cni {
     pub conf_dir: PathBuf,
     /// Where the container runtime looks for plugins.
     pub bin_dir: PathBuf,
+    /// Whether the agent installs the plugin there.
+    pub install_plugin: bool,
     /// Where the plugin finds the agent.
     pub socket: PathBuf,
     /// Whether a stopping agent takes its network configuration away, so that no pod is started without it.
@@ -372,6 +374,7 @@ fn build(take: &mut Take) -> Config {
         cni: Cni {
             conf_dir: take.value("cni.confDir", parse::path),
             bin_dir: take.value("cni.binDir", parse::path),
+            install_plugin: take.value("cni.installPlugin", parse::boolean),
             socket: take
                 .value("cni.socket", parse::optional_path)
                 .unwrap_or_else(|| run_dir.join("cni.sock")),

@@ -112,7 +112,10 @@ fn host_ifname(entry: &fs::DirEntry) -> Option<String> {
 
 /// A young one may be under a plugin's pen this very moment.
 fn remove_torn(file: &Path, metadata: &fs::Metadata, now: SystemTime) {
-    let age = metadata.modified().ok().and_then(|time| now.duration_since(time).ok());
+    let age = metadata
+        .modified()
+        .ok()
+        .and_then(|time| now.duration_since(time).ok());
     if age.is_some_and(|age| age >= TORN_AFTER)
         && let Err(error) = remove(file)
     {

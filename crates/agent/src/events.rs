@@ -183,7 +183,8 @@ fn log_event(drop: &DropEvent) {
     );
 }
 
-fn unix_milliseconds() -> u64 {
+/// Now.
+pub(crate) fn unix_milliseconds() -> u64 {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -199,7 +200,6 @@ pub fn view(record: &Record, endpoints: &Snapshot<Endpoint>) -> EventView {
     EventView {
         sequence: record.sequence,
         unix_milliseconds: record.unix_milliseconds,
-        kind: "drop".to_owned(),
         reason: drop.reason.to_string(),
         direction: Direction::from_number(drop.direction)
             .map(|one| one.to_string())

@@ -112,11 +112,7 @@ impl Scrape {
             help,
             forwarded().map(|row| (direction(row), row.bytes)),
         )?;
-        let lost = rows
-            .iter()
-            .filter(|row| row.reason == Reason::EVENT_LOST)
-            .map(|row| row.packets)
-            .sum();
+        let lost = self.0.counters.events_lost().unwrap_or_default();
         out.counter("thalweg_events_lost", "Events that found the ring full", lost)?;
         out.counter(
             "thalweg_events",

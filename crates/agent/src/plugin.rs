@@ -117,7 +117,9 @@ impl Plugin {
         let path = || self.file.clone();
         let unusable = |what| PluginError::Unusable { path: path(), what };
         let metadata = match fs::metadata(&self.file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PluginError::Missing(path())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(PluginError::Missing(path()));
+            }
             other => other.map_err(self.io("read"))?,
         };
         if !metadata.is_file() || metadata.len() > MAX_BYTES {
@@ -129,7 +131,10 @@ impl Plugin {
         let content = fs::read(&self.file).map_err(self.io("read"))?;
         match cni::release_of(&content) {
             None => Err(unusable("is another program than thalweg-cni")),
-            Some(OWN_RELEASE) => Ok(format!("thalweg-cni {OWN_RELEASE} is in {}", self.dir().display())),
+            Some(OWN_RELEASE) => Ok(format!(
+                "thalweg-cni {OWN_RELEASE} is in {}",
+                self.dir().display()
+            )),
             Some(other) => {
                 warn!(plugin = other, agent = OWN_RELEASE, path = %self.file.display(), "plugin and agent are of different releases");
                 Ok(format!(
@@ -148,7 +153,8 @@ impl Plugin {
             source: error,
         };
         let content = fs::read(source).map_err(no_source)?;
-        let same = |metadata: &Metadata| metadata.is_file() && metadata.permissions().mode() & ANY_EXECUTE != 0;
+        let same =
+            |metadata: &Metadata| metadata.is_file() && metadata.permissions().mode() & ANY_EXECUTE != 0;
         if fs::metadata(&self.file).is_ok_and(|metadata| same(&metadata))
             && fs::read(&self.file).is_ok_and(|found| found == content)
         {
@@ -234,7 +240,10 @@ mod tests {
         let mut plugin = Plugin::with(dir.path(), None);
         put(&plugin.file, "thalweg-cni 0.0.1: a CNI plugin", MODE);
         let said = plugin.check().unwrap();
-        assert!(said.contains("0.0.1") && said.contains("of one release"), "{said}");
+        assert!(
+            said.contains("0.0.1") && said.contains("of one release"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -245,7 +254,10 @@ mod tests {
         let bin = dir.path().join("opt/cni/bin");
         let mut plugin = Plugin::with(&bin, Some(source.clone()));
         plugin.check().unwrap();
-        assert_eq!(fs::metadata(&plugin.file).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(
+            fs::metadata(&plugin.file).unwrap().permissions().mode() & 0o777,
+            MODE
+        );
         put(&plugin.file, "other", MODE);
         plugin.check().unwrap();
         assert_eq!(fs::read_to_string(&plugin.file).unwrap(), cni::ABOUT);

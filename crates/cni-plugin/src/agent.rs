@@ -32,11 +32,11 @@ pub(crate) struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The agent did not take it.
-    NotTaken,
+    Away,
     /// The agent took it and died, or is too slow.
-    NotAnswered,
+    Silent,
     /// Agent and plugin do not understand one another.
-    NotUnderstood,
+    Unintelligible,
 }
 
 impl From<Failure> for Error {
@@ -52,19 +52,19 @@ pub(crate) fn call(path: &str, call: &Call, netns: Option<&File>) -> Result<Repl
         call: call.clone(),
     };
     let frame = protocol::encode(&request).map_err(|error| Failure {
-        cause: Cause::NotUnderstood,
+        cause: Cause::Unintelligible,
         error,
     })?;
-    let stream = connect(path).map_err(|errno| down(Cause::NotTaken, path, "connect", errno.desc()))?;
+    let stream = connect(path).map_err(|errno| down(Cause::Away, path, "connect", errno.desc()))?;
     let mut stream = UnixStream::from(stream);
     let sent = send(&mut stream, &frame, netns);
-    sent.map_err(|error| down(Cause::NotTaken, path, "send", &error.to_string()))?;
+    sent.map_err(|error| down(Cause::Away, path, "send", &error.to_string()))?;
     protocol::read(&mut stream).map_err(|error| {
         if error.code == codes::IO_FAILURE {
-            down(Cause::NotAnswered, path, "no answer", &error.msg)
+            down(Cause::Silent, path, "no answer", &error.msg)
         } else {
             Failure {
-                cause: Cause::NotUnderstood,
+                cause: Cause::Unintelligible,
                 error,
             }
         }
@@ -119,8 +119,5 @@ fn down(cause: Cause, path: &str, what: &str, reason: &str) -> Failure {
         format!("the Thalweg agent does not answer on {path}: {what}: {reason}"),
         "see whether `thalweg agent` runs on this node and what it logs; the runtime tries again by itself",
     );
-    Failure {
-        cause,
-        error,
-    }
+    Failure { cause, error }
 }

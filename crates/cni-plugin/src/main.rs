@@ -76,12 +76,12 @@ fn del(env: &Env, conf: &NetConf) -> Result<Option<Value>, Error> {
     };
     match agent::call(&conf.socket, &call, None) {
         Ok(reply) => done(reply),
-        Err(failure) if failure.cause == Cause::NotUnderstood => Err(failure.into()),
+        Err(failure) if failure.cause == Cause::Unintelligible => Err(failure.into()),
         Err(failure) => {
             let queued = queue::add(&conf.socket, &env.attachment)?;
             // An agent that has begun to listen meanwhile can do it now. It looks into the queue every half a minute too, so that
             // one that is stuck need not be waited for a second time.
-            if failure.cause == Cause::NotTaken
+            if failure.cause == Cause::Away
                 && let Ok(Reply::Done) = agent::call(&conf.socket, &call, None)
             {
                 queue::forget(&queued);

@@ -14,7 +14,9 @@ const MAX_RELEASE: usize = 64;
 pub fn release_of(file: &[u8]) -> Option<&str> {
     let mut rest = file;
     loop {
-        let at = rest.windows(END.len()).position(|window| window == END.as_bytes())?;
+        let at = rest
+            .windows(END.len())
+            .position(|window| window == END.as_bytes())?;
         if let Some(release) = before(&rest[..at]) {
             return Some(release);
         }
@@ -49,7 +51,12 @@ mod tests {
 
     #[test]
     fn other_files_say_none() {
-        for file in [&b""[..], b": a CNI plugin", b"thalweg-cni", b"bridge 1.0: a CNI plugin"] {
+        for file in [
+            &b""[..],
+            b": a CNI plugin",
+            b"thalweg-cni",
+            b"bridge 1.0: a CNI plugin",
+        ] {
             assert_eq!(release_of(file), None);
         }
     }

@@ -124,6 +124,29 @@ impl AgentPod {
     }
 }
 
+impl AgentPod {
+    /// Runs a command beside the agent; its standard output as it comes.
+    pub async fn follow(
+        &self,
+        command: &[&str],
+    ) -> Result<impl tokio::io::AsyncRead + Unpin + use<>, KubeError> {
+        let failed = |reason: String| KubeError::Exec {
+            command: command.join(" "),
+            pod: self.name.clone(),
+            reason,
+        };
+        let parameters = AttachParams::default().stdin(false).stdout(true).stderr(false);
+        let process = self
+            .pods
+            .exec(&self.name, command.iter().copied(), &parameters)
+            .await;
+        let mut process = process.map_err(|error| failed(error.to_string()))?;
+        process
+            .stdout()
+            .ok_or_else(|| failed("it has no standard output".into()))
+    }
+}
+
 /// A cluster that a kubeconfig leads to.
 #[derive(Clone)]
 pub struct KubeCluster {

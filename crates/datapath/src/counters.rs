@@ -54,6 +54,12 @@ impl Counters {
         })
     }
 
+    /// Events that found the ring full.
+    pub fn events_lost(&self) -> Result<u64, MapError> {
+        let lost = Direction::ALL.map(|direction| self.get(Reason::EVENT_LOST, direction));
+        lost.into_iter().map(|row| row.map(|row| row.packets)).sum()
+    }
+
     /// Every known reason in both directions, also where nothing was counted.
     pub fn rows(&self) -> Result<Vec<CounterRow>, MapError> {
         let reasons = Reason::ALL.iter();

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The verbs that ask agents and try the network out, on a lab.
 
+use std::cell::OnceCell;
+use std::io::{BufRead as _, BufReader};
 use std::process::Output;
+use std::time::Duration;
 
 use lab::spec::Topology;
 use lab::{Lab, Target};
 use serde_json::Value;
-use thalweg_tests_netns::{said, start, thalweg};
+use thalweg_tests_netns::{eventually, run, said, start, thalweg};
 
 #[test]
 fn all_connectivity_scenarios_hold_on_one_segment() {
@@ -75,6 +78,7 @@ fn every_verb_shows_all_nodes_as_text_and_as_json() {
         (&["map", "list"], 8),
         (&["map", "dump", "endpoints"], 8),
         (&["conntrack", "list"], 2),
+        (&["drops"], 0),
     ] {
         let items = items(&ask(&lab, verb, &["-o", "json"]));
         assert!(items.len() >= at_least, "{verb:?}: {items:?}");
@@ -90,6 +94,68 @@ fn every_verb_shows_all_nodes_as_text_and_as_json() {
         );
     }
 }
+
+#[test]
+fn a_drop_is_shown_with_its_reason_and_followed_as_it_happens() {
+    let Some(lab) = start("verbs-drops", |_| ()) else {
+        return;
+    };
+    let to = pod_address(&lab, "pod-2-1");
+    let spoof = || {
+        let script = format!("ip address replace {SPOOFED}/32 dev lo && ping -c 1 -W 1 -I {SPOOFED} {to}");
+        drop(run(&lab, "pod-1-1", &["sh", "-c", &script]));
+    };
+    spoof();
+    let filter = ["--pod", "default/pod-1-1", "--reason", "invalid_source_ip"];
+    eventually("the drop is listed", || {
+        let output = ask(&lab, &["drops"], &[&filter[..], &["-o", "json"]].concat());
+        items(&output).iter().any(|drop| {
+            let seen = [
+                &drop["node"],
+                &drop["source"],
+                &drop["destination"],
+                &drop["direction"],
+            ];
+            seen == ["node-1", SPOOFED, &to, "egress"]
+        })
+    });
+    let text = said(&ask(&lab, &["drops"], &["--last", "1"]));
+    assert!(
+        text.contains("INVALID_SOURCE_IP") && text.contains("does not belong to the sender"),
+        "{text}"
+    );
+    let none = ask(&lab, &["drops"], &["--ip", "192.0.2.77", "-o", "json"]);
+    assert_eq!(items(&none), [] as [Value; 0]);
+
+    let program = thalweg_tests_netns::program();
+    let arguments = ["drops", "--follow", "--lab", lab.name(), "-o", "json"];
+    let mut follower = std::process::Command::new(program)
+        .args(arguments.iter().chain(&filter))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    let output = BufReader::new(follower.stdout.take().unwrap());
+    std::thread::spawn(move || output.lines().try_for_each(|line| sender.send(line.unwrap())));
+    let line = OnceCell::new();
+    eventually("the drop is followed", || {
+        spoof();
+        lines
+            .recv_timeout(Duration::from_millis(100))
+            .is_ok_and(|said| line.set(said).is_ok())
+    });
+    let event: Value = serde_json::from_str(line.get().unwrap()).unwrap();
+    assert_eq!(
+        (&event["kind"], &event["source"]),
+        (&"drop".into(), &SPOOFED.into()),
+        "{event}"
+    );
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+/// An address that no pod has.
+const SPOOFED: &str = "10.99.0.99";
 
 #[test]
 fn an_agent_that_does_not_answer_is_listed_and_fails_nothing_else() {

@@ -4,8 +4,8 @@
 use std::time::SystemTime;
 
 use api::agent::{
-    ConntrackSummary, DatapathView, DropView, EndpointSummary, KubernetesView, LimitView, MasqueradeSummary,
-    ProgramView, Status, TableView,
+    ConntrackSummary, DatapathView, DropView, EndpointSummary, EventSummary, KubernetesView, LimitView,
+    MasqueradeSummary, ProgramView, Status, TableView,
 };
 use api::config::{RoutingMode, TunnelProtocol};
 use axum::Json;
@@ -70,6 +70,10 @@ fn status(observed: &Observed, view: &View, counters: &[CounterRow], programs: V
                 .iter()
                 .filter(|row| row.reason.is_drop() && row.packets > 0),
         ),
+        events: EventSummary {
+            seen: observed.events.seen(),
+            lost: observed.counters.events_lost().unwrap_or_default(),
+        },
         forwarded: packets(counters.iter().filter(|row| row.reason == Reason::FORWARDED)),
         limits: limits(observed, view),
         tables: tables(observed, view),

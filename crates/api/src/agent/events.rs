@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections and events.
+//! Connections and drops.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -51,15 +51,44 @@ pub struct ConntrackSide {
     pub bytes: u64,
 }
 
-/// Something that happened to a packet.
+/// A line of `/v1/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum EventLine {
+    /// A packet was dropped.
+    Drop(EventView),
+    /// Events are missing here.
+    Lost(LostView),
+}
+
+/// Events that nobody will see; the counters have counted their packets all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostView {
+    /// When that was noticed, in milliseconds since 1970.
+    pub unix_milliseconds: u64,
+    /// How many.
+    pub events: u64,
+    /// Where they were lost.
+    pub place: LostPlace,
+}
+
+/// Where events are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LostPlace {
+    /// The kernel's ring was full: there were more drops than the agent takes.
+    Ring,
+    /// Whoever follows reads too slowly.
+    Reader,
+}
+
+/// A packet that was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {
-    /// Counts all events since the agent started; a gap means that the reader was too slow.
+    /// Counts all events since the agent started.
     pub sequence: u64,
     /// When, in milliseconds since 1970.
     pub unix_milliseconds: u64,
-    /// `drop`.
-    pub kind: String,
     /// The drop reason's name.
     pub reason: String,
     /// `ingress` or `egress`, as seen from the pod or the device.

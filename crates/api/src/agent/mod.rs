@@ -12,7 +12,7 @@
 //! | `GET /v1/ipam` | [`IpamView`] |
 //! | `GET /v1/maps`, `GET /v1/maps/{name}` | a list of [`MapView`], a list of [`MapRowView`] |
 //! | `GET /v1/conntrack?limit=&ip=` | [`ConntrackList`] |
-//! | `GET /v1/events?follow=1` | [`EventView`], one per line |
+//! | `GET /v1/events?follow=1&last=&reason=&pod=&ip=` | [`EventLine`], one per line |
 //! | anything that fails | [`ErrorView`] with a 4xx or 5xx status |
 
 mod events;
@@ -25,10 +25,10 @@ use ipnet::IpNet;
 use model::{EndpointId, Family, Mac, PodRef};
 use serde::{Deserialize, Serialize};
 
-pub use events::{ConntrackList, ConntrackSide, ConntrackView, EventView};
+pub use events::{ConntrackList, ConntrackSide, ConntrackView, EventLine, EventView, LostPlace, LostView};
 pub use status::{
-    Condition, ConntrackSummary, DatapathView, DropView, EndpointSummary, KubernetesView, LimitView,
-    MasqueradeSummary, ProgramView, Status, TableView,
+    Condition, ConntrackSummary, DatapathView, DropView, EndpointSummary, EventSummary, KubernetesView,
+    LimitView, MasqueradeSummary, ProgramView, Status, TableView,
 };
 
 /// The agent socket's name inside the run directory.

@@ -53,6 +53,9 @@ pub struct Status {
     pub masquerade: Option<MasqueradeSummary>,
     /// What was dropped, by reason and direction.
     pub drops: Vec<DropView>,
+    /// The events that tell of drops.
+    #[serde(default)]
+    pub events: EventSummary,
     /// What was forwarded, by direction; the reason is `FORWARDED`.
     pub forwarded: Vec<DropView>,
     /// Everything that can be full.
@@ -166,6 +169,15 @@ pub struct DropView {
     pub packets: u64,
     /// How many bytes.
     pub bytes: u64,
+}
+
+/// The events that tell of drops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventSummary {
+    /// Events seen since the agent started.
+    pub seen: u64,
+    /// Events that found the kernel's ring full, since the maps were made.
+    pub lost: u64,
 }
 
 /// Something that can be full.

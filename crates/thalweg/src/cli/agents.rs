@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::connectivity::kube::{self as cluster, AgentPod};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use futures::future::join_all;
+use futures::stream::{self, LocalBoxStream, Stream, StreamExt as _, TryStreamExt as _, select_all};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
+use tokio_util::io::StreamReader;
 
 use super::{http, output};
 
@@ -92,7 +95,7 @@ struct Member {
     via: Via,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Via {
     Socket(PathBuf),
     Pod(Box<AgentPod>),
@@ -273,26 +276,88 @@ async fn cluster_agents(kubeconfig: &Path, context: Option<&str>, namespace: &st
 impl Agents {
     /// Asks all of them at once; answers in the order of the nodes.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Vec<Answer<T>> {
-        join_all(self.members.iter().map(|member| async {
-            let result = member.get(path).await.map_err(|error| format!("{error:#}"));
-            Answer {
-                node: member.node.clone(),
-                result,
-            }
+        let one = async |member: &Member| from_json(path, &member.bytes(path).await?);
+        self.ask(one).await
+    }
+
+    /// Asks all of them at once for one item per line.
+    pub(crate) async fn lines<T: DeserializeOwned>(&self, path: &str) -> Vec<Answer<Vec<T>>> {
+        let one = async |member: &Member| {
+            let bytes = member.bytes(path).await?;
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines.map(|line| from_json(path, line)).collect()
+        };
+        self.ask(one).await
+    }
+
+    async fn ask<T>(&self, one: impl AsyncFn(&Member) -> anyhow::Result<T>) -> Vec<Answer<T>> {
+        join_all(self.members.iter().map(async |member| Answer {
+            node: member.node.clone(),
+            result: one(member).await.map_err(|error| format!("{error:#}")),
         }))
         .await
     }
+
+    /// Follows all of them at once: one item per line, as they come. An agent that ends or fails gives an error as its last.
+    pub(crate) fn follow<T: DeserializeOwned + 'static>(
+        &self,
+        path: &str,
+    ) -> impl Stream<Item = Answer<T>> + use<T> {
+        select_all(self.members.iter().map(|member| {
+            let (node, path) = (member.node.clone(), path.to_owned());
+            let via = member.via.clone();
+            let lines = stream::once(async move { via.follow(path).await }).try_flatten();
+            let end = stream::once(async { Err(anyhow!("the agent has ended")) });
+            lines
+                .chain(end)
+                .map(move |line| Answer {
+                    node: node.clone(),
+                    result: line
+                        .and_then(|line| from_json("the agent's stream", line.as_bytes()))
+                        .map_err(|error| format!("{error:#}")),
+                })
+                .boxed_local()
+        }))
+    }
+}
+
+fn from_json<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(bytes)
+        .with_context(|| format!("{path} was answered in a way that this version does not understand"))
 }
 
 impl Member {
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let body = match &self.via {
+    async fn bytes(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        Ok(match &self.via {
             Via::Socket(socket) => http::get(socket, path).await?.to_vec(),
             Via::Pod(pod) => pod.run(&["thalweg", "get-raw", path]).await?,
-        };
-        serde_json::from_slice(&body)
-            .with_context(|| format!("{path} was answered in a way that this version does not understand"))
+        })
     }
+}
+
+impl Via {
+    /// The lines of an answer without an end.
+    async fn follow(self, path: String) -> anyhow::Result<LocalBoxStream<'static, anyhow::Result<String>>> {
+        match self {
+            Self::Socket(socket) => {
+                let pieces = http::follow(&socket, &path).await?;
+                let reader = StreamReader::new(pieces.map_err(std::io::Error::other));
+                Ok(lines(reader))
+            }
+            Self::Pod(pod) => {
+                let command = ["thalweg", "get-raw", "--follow", &path];
+                Ok(lines(BufReader::new(pod.follow(&command).await?)))
+            }
+        }
+    }
+}
+
+fn lines(reader: impl AsyncBufRead + Unpin + 'static) -> LocalBoxStream<'static, anyhow::Result<String>> {
+    let lines = stream::try_unfold(reader.lines(), |mut lines| async move {
+        let line = lines.next_line().await?;
+        Ok(line.map(|line| (line, lines)))
+    });
+    lines.boxed_local()
 }
 
 /// `thalweg get-raw`
@@ -303,11 +368,21 @@ pub(crate) struct RawArgs {
     /// The agent's socket
     #[arg(long, value_name = "FILE", default_value = SOCKET)]
     socket: PathBuf,
+    /// The answer has no end: print it as it comes
+    #[arg(long)]
+    follow: bool,
 }
 
 impl RawArgs {
     /// Prints the answer as it comes.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        if self.follow {
+            let mut pieces = Box::pin(http::follow(&self.socket, &self.path).await?);
+            while let Some(piece) = pieces.try_next().await? {
+                output::print(&String::from_utf8_lossy(&piece))?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         let body = http::get(&self.socket, &self.path).await?;
         output::print(&String::from_utf8_lossy(&body))?;
         Ok(ExitCode::SUCCESS)

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api::agent::ErrorView;
+use futures::{Stream, TryStreamExt as _};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -20,7 +21,22 @@ pub(crate) async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     answer.with_context(|| format!("{} has not answered in {TIMEOUT:?}", socket.display()))?
 }
 
+/// `GET path`, piece by piece: for answers without an end.
+pub(crate) async fn follow(
+    socket: &Path,
+    path: &str,
+) -> anyhow::Result<impl Stream<Item = anyhow::Result<Bytes>> + use<>> {
+    let answer = tokio::time::timeout(TIMEOUT, begin(socket, path)).await;
+    let body = answer.with_context(|| format!("{} has not answered in {TIMEOUT:?}", socket.display()))??;
+    Ok(body.into_data_stream().map_err(Into::into))
+}
+
 async fn request(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
+    Ok(begin(socket, path).await?.collect().await?.to_bytes())
+}
+
+/// The body of an answer that is none of a failure.
+async fn begin(socket: &Path, path: &str) -> anyhow::Result<Incoming> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!(
             "cannot connect to {}; does the agent run, and are you root?",
@@ -34,12 +50,12 @@ async fn request(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    if !status.is_success() {
-        match serde_json::from_slice::<ErrorView>(&body) {
-            Ok(view) => bail!("{}", view.error),
-            Err(_) => bail!("{status}: {}", String::from_utf8_lossy(&body).trim()),
-        }
+    if status.is_success() {
+        return Ok(response.into_body());
     }
-    Ok(body)
+    let body = response.into_body().collect().await?.to_bytes();
+    match serde_json::from_slice::<ErrorView>(&body) {
+        Ok(view) => bail!("{}", view.error),
+        Err(_) => bail!("{status}: {}", String::from_utf8_lossy(&body).trim()),
+    }
 }

@@ -9,6 +9,7 @@ mod conflicts;
 mod connectivity;
 mod conntrack;
 mod doctor;
+mod drops;
 mod endpoint;
 mod http;
 mod iam;
@@ -44,6 +45,8 @@ pub(crate) enum Verb {
     /// Show the tracked connections
     #[command(visible_alias = "ct")]
     Conntrack(conntrack::Args),
+    /// Show which packets were dropped, and why
+    Drops(drops::Args),
     /// Try the network out: who reaches whom, and how fast
     Connectivity(connectivity::Args),
     /// Find what is wrong, say why it matters and what mends it
@@ -89,6 +92,7 @@ impl Verb {
             Self::Capacity(args) => args.run(),
             Self::Advise(args) => block_on(args.run()),
             Self::Iam(args) => args.run(),
+            Self::Drops(args) => block_on(args.run()),
             Self::Cleanup(args) => args.run(),
             Self::Version(args) => block_on(args.run()),
             Self::Connectivity(args) => block_on(args.run()),

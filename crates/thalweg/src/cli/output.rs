@@ -255,15 +255,20 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+fn print_unreachable(unreachable: &[Unreachable]) -> anyhow::Result<()> {
+    unreachable
+        .iter()
+        .try_for_each(|Unreachable { node, error }| complain(node, error))
+}
+
+/// Tells of a node that does not answer.
 #[expect(
     clippy::print_stderr,
     reason = "nodes that do not answer are an error beside the result"
 )]
-fn print_unreachable(unreachable: &[Unreachable]) -> anyhow::Result<()> {
+pub(crate) fn complain(node: &str, error: &str) -> anyhow::Result<()> {
     io::stdout().flush()?;
-    for Unreachable { node, error } in unreachable {
-        eprintln!("error: node {node}: {error}");
-    }
+    eprintln!("error: node {node}: {error}");
     Ok(())
 }
 

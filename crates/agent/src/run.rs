@@ -191,11 +191,15 @@ struct Kernel {
     steps: Steps,
     /// Taken for as long as the agent runs.
     _tunnel_port: Option<UdpSocket>,
+    /// Held for as long as the agent runs.
+    _lock: std::fs::File,
 }
 
 impl Kernel {
     fn start(config: &Config, nodes: Table<Node>, granted: Option<Table<NodePools>>) -> anyhow::Result<Self> {
         let tunnel = tunnel(config)?;
+        // The run directory may be another agent's own, the programs are not.
+        let lock = Datapath::lock(&config.bpffs)?;
         let tunnel_port = tunnel.map(|tunnel| tunnel.reserve_port()).transpose()?.flatten();
         let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
         let (conntrack, counters) = (datapath.conntrack(), datapath.counters());
@@ -226,6 +230,7 @@ impl Kernel {
             timeouts,
             steps,
             _tunnel_port: tunnel_port,
+            _lock: lock,
         })
     }
 

@@ -6,17 +6,16 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{IoSlice, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use cni::codes;
-use cni::protocol::{self, Call, Reply, Request};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use cni::protocol::{self, Call, Reply};
 
-use support::{Node, add_of, attachment, privileged};
+use support::{Node, add_of, attachment, privileged, request};
 
 #[test]
 fn fifty_adds_and_dels_at_once_give_fifty_addresses_and_leave_nothing() {
@@ -112,27 +111,6 @@ fn addresses(reply: &Reply) -> Vec<String> {
         Reply::Added(result) => result.ips.iter().map(|ip| ip.address.to_string()).collect(),
         other @ (Reply::Done | Reply::Failed(_)) => panic!("{other:?}"),
     }
-}
-
-fn request(path: &Path, call: Call, fds: &[&OwnedFd]) -> Reply {
-    let frame = protocol::encode(&Request {
-        version: protocol::VERSION,
-        call,
-    })
-    .unwrap();
-    let mut stream = UnixStream::connect(path).unwrap();
-    let fds: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-    let rights = [ControlMessage::ScmRights(&fds)];
-    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    let sent = sendmsg::<UnixAddr>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(&frame)],
-        control,
-        MsgFlags::empty(),
-        None,
-    );
-    assert_eq!(sent.unwrap(), frame.len());
-    protocol::read(&mut stream).unwrap()
 }
 
 fn framed(body: &[u8]) -> Vec<u8> {

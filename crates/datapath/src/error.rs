@@ -7,6 +7,12 @@ use std::path::PathBuf;
 /// The datapath cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// Another agent has its programs there.
+    #[error(
+        "another agent runs on this node: it has its programs and maps in {}; stop it first, or give this one another bpffs and \
+         network namespace", .0.display()
+    )]
+    InUse(PathBuf),
     /// The directory for pins is not on a BPF file system.
     #[error("{} is not a BPF file system{}; mount one: mount -t bpf bpf {}", path.display(), because(reason), path.display())]
     NotBpffs {

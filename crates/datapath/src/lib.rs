@@ -28,9 +28,13 @@ mod sys;
 mod unload;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use datapath_common::event::Hook;
+
+use crate::pins::Pins;
 
 pub use conntrack::{Connection, Conntrack, GcReport};
 pub use counters::{CounterRow, Counters};
@@ -69,6 +73,15 @@ impl Datapath {
             loaded,
             events: Some(events),
         })
+    }
+
+    /// The right to be the only one who loads programs there, held until it is dropped or the process ends in whatever way.
+    ///
+    /// # Errors
+    ///
+    /// When another process has it, or `bpffs` is no BPF file system.
+    pub fn lock(bpffs: &Path) -> Result<File, LoadError> {
+        Pins::create(bpffs)?.lock()
     }
 
     /// Attaches `from_pod` to the host end of a pod's veth. If a program is there already, it is replaced in place.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The directory of pins: `<bpffs>/thalweg/` with one file per map, and `links/` with one per device.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,21 @@ impl Pins {
             }
         })?;
         Ok(pins)
+    }
+
+    /// Locks the directory against other processes.
+    pub(crate) fn lock(&self) -> Result<File, LoadError> {
+        let failed = |source| LoadError::Io {
+            operation: "lock",
+            path: self.root.clone(),
+            source,
+        };
+        let directory = File::open(&self.root).map_err(failed)?;
+        match directory.try_lock() {
+            Ok(()) => Ok(directory),
+            Err(TryLockError::WouldBlock) => Err(LoadError::InUse(self.root.clone())),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -8,18 +8,21 @@
     reason = "each test program uses a part of it"
 )]
 
+use std::io::IoSlice;
 use std::net::{IpAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cni::protocol::{Call, Reply};
+use cni::protocol::{self, Call, Reply, Request};
 use cni::{Attachment, Error, Pod};
 use datapath::common::NodeConfig;
 use datapath::{Datapath, Timeouts};
 use netlink::{AddressFlags, Netlink, Peer, Veth, netns};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use state::{Table, Writer, table};
 use thalweg_agent::apply::{self, Apply, Options, Parts, View};
 use thalweg_agent::cni_server::{self, Server};
@@ -135,6 +138,11 @@ impl Node {
             .path()
             .with_extension("run")
             .join(cni::protocol::DELETE_QUEUE_DIR)
+    }
+
+    /// Where its BPF file system is.
+    pub(crate) fn bpffs(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Whether a device has a program of ours.
@@ -354,6 +362,28 @@ fn within<T: Send>(netns: Option<&OwnedFd>, work: impl FnOnce() -> T + Send) -> 
         Some(netns) => netns::run_in(netns.as_fd(), work).unwrap(),
         None => work(),
     }
+}
+
+/// One request on the plugin's socket, with descriptors.
+pub(crate) fn request(path: &Path, call: Call, fds: &[&OwnedFd]) -> Reply {
+    let frame = protocol::encode(&Request {
+        version: protocol::VERSION,
+        call,
+    })
+    .unwrap();
+    let mut stream = UnixStream::connect(path).unwrap();
+    let fds: Vec<_> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    let sent = sendmsg::<UnixAddr>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(&frame)],
+        control,
+        MsgFlags::empty(),
+        None,
+    );
+    assert_eq!(sent.unwrap(), frame.len());
+    protocol::read(&mut stream).unwrap()
 }
 
 fn own(cidrs: &[&str]) -> model::Node {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use lab::{Lab, NodeHandle};
+use lab::NodeHandle;
 use netlink::{Netlink, netns};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ fn an_agent_killed_in_the_middle_of_adds_loses_no_address_and_no_packet() {
     assert_eq!(host_ends(&node), before);
     eventually("all addresses are free again", || {
         let pools = agent_status(&lab, "node-1").ipam;
-        pools.iter().all(|pool| (pool.used, pool.resting) == (2, 0))
+        pools.iter().all(|pool| (pool.used, pool.quarantined) == (2, 0))
     });
     let report = traffic.finish();
     assert_eq!(report.broken, [""; 0]);

@@ -8,7 +8,7 @@
 //! The switch is the whole machine's and outlives the process, so a mark in the run directory says while it is ours: an agent
 //! that was killed just then has it put back by the next one, and what an administrator has set is left alone.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,17 @@ const SWITCH: &str = "/sys/kernel/rcu_expedited";
 /// The mark's name inside the run directory; it holds `1` while the switch is on because of us.
 const MARK: &str = "rcu-expedited";
 
-/// The switch and its mark.
+/// The switch and its mark, both open: ADD and DEL go through here, and opening a file of sysfs costs more than writing it.
 #[derive(Debug)]
 pub struct Expedite {
-    switch: PathBuf,
-    mark: Option<File>,
+    files: Option<Files>,
+}
+
+#[derive(Debug)]
+struct Files {
+    path: PathBuf,
+    switch: File,
+    mark: File,
 }
 
 impl Expedite {
@@ -36,64 +42,71 @@ impl Expedite {
 
     fn with(switch: PathBuf, run_dir: &Path) -> Self {
         let path = run_dir.join(MARK);
-        let mark = open(&path).and_then(|mark| put_back(&mark, &switch).map(|()| mark));
-        let mark = mark.map_err(|error| {
-            warn!(path = %path.display(), %error, "the mark of {} cannot be used; ADD and DEL take some ms longer; see the setting runDir", switch.display());
+        let files = Files::open(switch, &path).map_err(|error| {
+            warn!(mark = %path.display(), %error, "grace periods cannot be expedited; ADD and DEL take some ms longer; see the setting runDir");
         });
-        Self {
-            switch,
-            mark: mark.ok(),
-        }
+        Self { files: files.ok() }
     }
 
     /// Runs `work` with expedited grace periods, where the switch is there, off and can be written.
     pub(super) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        let mark = self.mark.as_ref().filter(|_| is(&self.switch, b"0"));
-        let mark = mark.filter(|mark| mark.write_all_at(b"1", 0).is_ok());
-        let switched = mark.is_some() && fs::write(&self.switch, "1").is_ok();
+        let files = self.files.as_ref().filter(|files| is(&files.switch, b'0'));
+        let files = files.filter(|files| set(&files.mark, b"1").is_ok());
+        let switched = files.is_some_and(|files| set(&files.switch, b"1").is_ok());
         let result = work();
-        // Two agents (of a lab) may cross here: at worst one of them waits once.
-        let off = if switched {
-            fs::write(&self.switch, "0")
-        } else {
-            Ok(())
-        };
-        if let Err(error) = off.and_then(|()| mark.map_or(Ok(()), |mark| mark.write_all_at(b"0", 0))) {
-            let switch = self.switch.display();
-            warn!(%error, "{switch} could not be switched back; write 0 to it");
+        if let Some(files) = files {
+            files.put_back(switched);
         }
         result
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-}
-
-fn put_back(mark: &File, switch: &Path) -> io::Result<()> {
-    let mut ours = [0];
-    if mark.read_at(&mut ours, 0)? == 1 && ours == *b"1" && is(switch, b"1") {
-        fs::write(switch, "0")?;
-        info!(
-            "switched {} off, which a killed agent had left on",
-            switch.display()
-        );
+impl Files {
+    fn open(path: PathBuf, mark: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        options.read(true).write(true);
+        let files = Self {
+            switch: named(&path, options.open(&path))?,
+            mark: named(mark, options.create(true).truncate(false).open(mark))?,
+            path,
+        };
+        if is(&files.mark, b'1') && is(&files.switch, b'1') {
+            set(&files.switch, b"0")?;
+            info!(
+                "switched {} off, which a killed agent had left on",
+                files.path.display()
+            );
+        }
+        set(&files.mark, b"0")?;
+        Ok(files)
     }
-    mark.write_all_at(b"0", 0)
+
+    /// Two agents (of a lab) may cross here: at worst one of them waits once.
+    fn put_back(&self, switched: bool) {
+        let off = if switched { set(&self.switch, b"0") } else { Ok(()) };
+        if let Err(error) = off.and_then(|()| set(&self.mark, b"0")) {
+            warn!(%error, "{} could not be switched back; write 0 to it", self.path.display());
+        }
+    }
 }
 
-fn is(switch: &Path, wanted: &[u8]) -> bool {
-    fs::read(switch).is_ok_and(|value| value.trim_ascii() == wanted)
+fn named<T>(path: &Path, opened: io::Result<T>) -> io::Result<T> {
+    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn is(file: &File, wanted: u8) -> bool {
+    let mut value = [0];
+    file.read_at(&mut value, 0).is_ok_and(|read| read == 1) && value == [wanted]
+}
+
+fn set(file: &File, value: &[u8; 1]) -> io::Result<()> {
+    file.write_all_at(value, 0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn switch(dir: &Path, value: &str) -> PathBuf {
@@ -102,14 +115,18 @@ mod tests {
         switch
     }
 
+    fn holds(path: &Path, value: &str) -> bool {
+        fs::read_to_string(path).is_ok_and(|found| found.trim() == value)
+    }
+
     #[test]
     fn the_switch_is_on_during_the_work_only() {
         let dir = tempfile::tempdir().unwrap();
         let switch = switch(dir.path(), "0\n");
         let expedite = Expedite::with(switch.clone(), dir.path());
-        assert!(expedite.run(|| is(&switch, b"1")));
-        assert!(is(&switch, b"0"));
-        assert!(is(&dir.path().join(MARK), b"0"));
+        assert!(expedite.run(|| holds(&switch, "1")));
+        assert!(holds(&switch, "0"));
+        assert!(holds(&dir.path().join(MARK), "0"));
     }
 
     #[test]
@@ -118,7 +135,7 @@ mod tests {
         let switch = switch(dir.path(), "1\n");
         fs::write(dir.path().join(MARK), "1").unwrap();
         drop(Expedite::with(switch.clone(), dir.path()));
-        assert!(is(&switch, b"0"));
+        assert!(holds(&switch, "0"));
     }
 
     #[test]
@@ -128,7 +145,7 @@ mod tests {
         for _ in 0..2 {
             Expedite::with(switch.clone(), dir.path()).run(|| ());
         }
-        assert!(is(&switch, b"1"));
+        assert!(holds(&switch, "1"));
     }
 
     #[test]
@@ -136,6 +153,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let switch = switch(dir.path(), "0\n");
         let expedite = Expedite::with(switch.clone(), &dir.path().join("missing"));
-        assert!(expedite.run(|| is(&switch, b"0")));
+        assert!(expedite.run(|| holds(&switch, "0")));
     }
 }

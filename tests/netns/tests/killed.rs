@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An agent that is killed in the middle of ADDs, as container runtimes meet it: with the plugin's own program.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};

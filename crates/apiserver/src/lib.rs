@@ -36,6 +36,7 @@ mod tls;
 mod value;
 mod view;
 
+pub use admission::names::{is_label_value, is_qualified};
 pub use config::{
     Config, DEFAULT_NODE_PORTS, DEFAULT_WATCH_HISTORY, DEFAULT_WATCHER_QUEUE, Kubeconfig, ServiceCidrs,
 };

@@ -540,6 +540,84 @@ async fn finalizers_hold_and_owners_take_their_dependents_along() {
 }
 
 #[tokio::test]
+async fn an_owner_deleted_in_the_foreground_goes_last() {
+    let cluster = Cluster::start(config());
+    let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client().await);
+    let owner = maps.create(&create(), &config_map("owner", "1")).await.unwrap();
+    let other = maps.create(&create(), &config_map("other", "1")).await.unwrap();
+    let owned = |name: &str, owners: &[&ConfigMap], finalizers: &[&str]| -> ConfigMap {
+        let owners: Vec<_> = owners
+            .iter()
+            .map(|owner| {
+                json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": owner.metadata.name,
+                    "uid": owner.uid().unwrap(), "blockOwnerDeletion": true })
+            })
+            .collect();
+        parse(json!({ "metadata": { "name": name, "ownerReferences": owners, "finalizers": finalizers } }))
+    };
+    for map in [
+        owned("plain", &[&owner], &[]),
+        owned("held", &[&owner], &["example.com/hold"]),
+        owned("shared", &[&owner, &other], &[]),
+    ] {
+        maps.create(&create(), &map).await.unwrap();
+    }
+    let waiting = maps
+        .delete("owner", &DeleteParams::foreground())
+        .await
+        .unwrap()
+        .left()
+        .expect("it is still there");
+    assert_eq!(waiting.finalizers(), ["foregroundDeletion"]);
+    assert_eq!(status(maps.get("plain").await).code, 404);
+    let still = |name: &'static str| {
+        let maps = maps.clone();
+        async move { maps.get(name).await.unwrap() }
+    };
+    assert!(still("held").await.metadata.deletion_timestamp.is_some());
+    // What somebody else owns as well stays, and is no longer this owner's.
+    let shared = still("shared").await;
+    assert!(shared.metadata.deletion_timestamp.is_none());
+    assert_eq!(shared.owner_references().len(), 1);
+    assert_eq!(shared.owner_references()[0].name, "other");
+    still("owner").await;
+
+    let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    maps.patch("held", &PatchParams::default(), &release)
+        .await
+        .unwrap();
+    assert_eq!(status(maps.get("held").await).code, 404);
+    assert_eq!(status(maps.get("owner").await).code, 404);
+
+    // Without dependents there is nothing to wait for; the last one takes its owner along at once.
+    maps.create(&create(), &owned("last", &[&other], &[]))
+        .await
+        .unwrap();
+    maps.delete("shared", &DeleteParams::foreground()).await.unwrap();
+    maps.delete("other", &DeleteParams::foreground()).await.unwrap();
+    for name in ["last", "other", "shared"] {
+        assert_eq!(status(maps.get(name).await).code, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_match_of_versions_needs_a_version() {
+    let cluster = Cluster::start(config());
+    let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client().await);
+    let exact = ListParams {
+        version_match: Some(kube::api::VersionMatch::Exact),
+        ..ListParams::default()
+    };
+    // kube-rs refuses it by itself, so it is asked as any other client would.
+    assert!(maps.list(&exact).await.is_err());
+    let request = http::Request::get("/api/v1/pods?resourceVersionMatch=Exact")
+        .body(Vec::new())
+        .unwrap();
+    let refused = maps.into_client().request_text(request).await;
+    assert_eq!(status(refused).code, 400);
+}
+
+#[tokio::test]
 async fn namespaces_are_left_to_their_controller() {
     let cluster = Cluster::start(config());
     let client = cluster.client().await;

@@ -61,15 +61,18 @@ fn is_loose(name: &str) -> bool {
         && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
 }
 
-/// `name` or `prefix/name`, as keys of labels and annotations are.
-pub(crate) fn is_qualified(key: &str) -> bool {
+/// Whether this is `name` or `prefix/name`, as keys of labels and annotations are.
+#[must_use]
+pub fn is_qualified(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => is_subdomain(prefix) && is_loose(name),
         None => is_loose(key),
     }
 }
 
-pub(crate) fn is_label_value(value: &str) -> bool {
+/// Whether a label can have this value.
+#[must_use]
+pub fn is_label_value(value: &str) -> bool {
     value.is_empty() || is_loose(value)
 }
 

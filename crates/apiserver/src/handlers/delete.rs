@@ -21,6 +21,9 @@ use crate::{crd, time};
 /// Namespaces that every cluster has.
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
+/// The finalizer of an owner that waits for its dependents to go.
+const FOREGROUND: &str = "foregroundDeletion";
+
 /// What the caller wants of a deletion.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DeleteOptions {
@@ -28,6 +31,7 @@ pub(super) struct DeleteOptions {
     uid: Option<String>,
     revision: Option<String>,
     orphan: bool,
+    foreground: bool,
     dry: bool,
 }
 
@@ -71,6 +75,7 @@ impl DeleteOptions {
             grace: grace.map(|g| g.max(0)),
             uid: text("/preconditions/uid"),
             revision: text("/preconditions/resourceVersion"),
+            foreground: policy == "Foreground",
             orphan: policy == "Orphan" || body["orphanDependents"] == true,
             dry: body.list_at("/dryRun").iter().any(|d| d == "All") || dry == Some("All"),
         })
@@ -140,6 +145,9 @@ fn delete(
     }
     let grace = grace(resource, &value, options);
     let before = value.clone();
+    if options.foreground {
+        await_dependents(server, txn, &mut value);
+    }
     mark(resource, &mut value, grace);
     if finished(resource, &value) {
         return Ok((remove(server, txn, resource, value), true));
@@ -147,7 +155,92 @@ fn delete(
     if value == before {
         return Ok((object.clone(), false));
     }
-    Ok((txn.put(resource, value), false))
+    let uid = value.meta_str("uid").to_owned();
+    let marked = txn.put(resource, value);
+    if options.foreground && !txn.dry() {
+        delete_dependents(server, txn, &uid);
+        // The last of them may have taken it along.
+        return Ok(match txn.get(&resource.storage, &marked.key) {
+            Some(left) if left.uid == marked.uid => (left, false),
+            _ => (marked, true),
+        });
+    }
+    Ok((marked, false))
+}
+
+/// Keeps an owner until those of its dependents are gone that it must not go before.
+fn await_dependents(server: &Server, txn: &Txn<'_>, value: &mut Value) {
+    let uid = value.meta_str("uid");
+    let waits = dependents(server, txn, uid)
+        .iter()
+        .any(|(_, dependent)| blocks(&dependent.value(), uid));
+    let finalizers = value.list_at("/metadata/finalizers");
+    if waits && !finalizers.iter().any(|finalizer| finalizer == FOREGROUND) {
+        let mut finalizers = finalizers.to_vec();
+        finalizers.push(FOREGROUND.into());
+        value["metadata"]["finalizers"] = finalizers.into();
+    }
+}
+
+/// Whether an object keeps this owner of it from going before it.
+fn blocks(dependent: &Value, owner: &str) -> bool {
+    let mut owners = dependent.list_at("/metadata/ownerReferences").iter();
+    owners.any(|reference| reference["uid"] == owner && reference["blockOwnerDeletion"] == true)
+}
+
+/// Deletes in the foreground what nobody but this owner has.
+fn delete_dependents(server: &Server, txn: &mut Txn<'_>, owner: &str) {
+    let options = DeleteOptions {
+        foreground: true,
+        ..DeleteOptions::default()
+    };
+    for (resource, object) in dependents(server, txn, owner) {
+        if is_anothers(txn, &object, owner) {
+            disown(txn, &resource, &object, owner);
+        } else {
+            // Preconditions are not asked for, so nothing can be refused but an immortal namespace, which stays.
+            let _ = delete(server, txn, &resource, &object, &options);
+        }
+    }
+}
+
+/// Whether an object has another owner than this one.
+fn is_anothers(txn: &Txn<'_>, object: &Object, owner: &str) -> bool {
+    object
+        .owners
+        .iter()
+        .any(|other| &**other != owner && txn.uid_exists(other))
+}
+
+/// Lets owners go that waited for this dependent alone.
+fn release_owners(server: &Server, txn: &mut Txn<'_>, dependent: &Object) {
+    for uid in &dependent.owners {
+        let waits = dependents(server, txn, uid)
+            .iter()
+            .any(|(_, other)| blocks(&other.value(), uid));
+        let owner = txn.by_uid(uid).filter(|_| !waits);
+        let Some((storage, key)) = owner else { continue };
+        let registry = server.registry.load();
+        let resource = registry
+            .iter()
+            .find(|r| r.storage == storage && !r.converted())
+            .cloned();
+        let Some((resource, object)) = resource.zip(txn.get(&storage, &key)) else {
+            continue;
+        };
+        let mut value = object.value();
+        let finalizers = value.list_at("/metadata/finalizers");
+        let kept: Vec<Value> = finalizers.iter().filter(|f| *f != FOREGROUND).cloned().collect();
+        if !value.deleting() || kept.len() == finalizers.len() {
+            continue;
+        }
+        value["metadata"]["finalizers"] = kept.into();
+        if finished(&resource, &value) {
+            remove(server, txn, &resource, value);
+        } else {
+            txn.put(&resource, value);
+        }
+    }
 }
 
 fn check_preconditions(resource: &Resource, value: &Value, options: &DeleteOptions) -> Result<()> {
@@ -223,15 +316,7 @@ pub(super) fn remove(
     }
     crd::after_remove(server, txn, resource, &last);
     for (dependent_resource, object) in dependents(server, txn, &uid) {
-        let survivor = object
-            .value()
-            .list_at("/metadata/ownerReferences")
-            .iter()
-            .any(|owner| {
-                let owner = owner["uid"].as_str().unwrap_or_default();
-                owner != uid && txn.uid_exists(owner)
-            });
-        if !survivor {
+        if !is_anothers(txn, &object, &uid) {
             // Preconditions are not asked for, so nothing can be refused but an immortal namespace, which stays.
             let _ = delete(
                 server,
@@ -242,6 +327,7 @@ pub(super) fn remove(
             );
         }
     }
+    release_owners(server, txn, &last);
     last
 }
 
@@ -259,13 +345,18 @@ fn dependents(server: &Server, txn: &Txn<'_>, uid: &str) -> Vec<(Arc<Resource>, 
 fn orphan_dependents(server: &Server, txn: &mut Txn<'_>, owner: &Value) {
     let uid = owner.meta_str("uid");
     for (resource, object) in dependents(server, txn, uid) {
-        let mut value = object.value();
-        if let Some(owners) = value
-            .pointer_mut("/metadata/ownerReferences")
-            .and_then(Value::as_array_mut)
-        {
-            owners.retain(|o| o["uid"] != uid);
-        }
-        txn.put(&resource, value);
+        disown(txn, &resource, &object, uid);
     }
+}
+
+/// Removes an owner from an object.
+fn disown(txn: &mut Txn<'_>, resource: &Resource, object: &Object, owner: &str) {
+    let mut value = object.value();
+    if let Some(owners) = value
+        .pointer_mut("/metadata/ownerReferences")
+        .and_then(Value::as_array_mut)
+    {
+        owners.retain(|o| o["uid"] != owner);
+    }
+    txn.put(resource, value);
 }

@@ -115,10 +115,16 @@ pub(super) fn list(context: &Context) -> Result<Response<Body>> {
 
 /// Refuses a revision that has not been reached, and an exact one that is gone.
 fn check_revision(context: &Context, current: u64) -> Result<()> {
+    let how = context.head.query.get("resourceVersionMatch");
     let Some(asked) = context.head.query.number("resourceVersion")? else {
-        return Ok(());
+        return match how {
+            Some(_) => Err(ApiError::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
+            None => Ok(()),
+        };
     };
-    let exact = context.head.query.get("resourceVersionMatch") == Some("Exact");
+    let exact = how == Some("Exact");
     if asked > current {
         return Err(ApiError::timeout(format!(
             "Too large resource version: {asked}, current: {current}"

@@ -40,7 +40,8 @@ struct Inner {
     revision: u64,
     tables: BTreeMap<Arc<str>, Table>,
     allocator: Allocator,
-    uids: BTreeSet<Box<str>>,
+    /// Where the object with this uid is.
+    uids: BTreeMap<Box<str>, (Arc<str>, Key)>,
     /// By an owner's uid, the objects that refer to it.
     dependents: BTreeMap<Box<str>, BTreeSet<(Arc<str>, Key)>>,
 }
@@ -63,7 +64,7 @@ pub(crate) struct Snapshot {
 impl Store {
     pub(crate) fn new(limits: Limits, allocator: Allocator) -> Self {
         // Revision 0 means "any" to clients, so the empty store is at 1.
-        let (tables, uids, dependents) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let (tables, uids, dependents) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self {
             inner: RwLock::new(Inner {
                 revision: 1,
@@ -151,7 +152,12 @@ impl Txn<'_> {
 
     /// Whether there is an object with this uid.
     pub(crate) fn uid_exists(&self, uid: &str) -> bool {
-        self.inner.uids.contains(uid)
+        self.inner.uids.contains_key(uid)
+    }
+
+    /// Where the object with this uid is.
+    pub(crate) fn by_uid(&self, uid: &str) -> Option<(Arc<str>, Key)> {
+        self.inner.uids.get(uid).cloned()
     }
 
     /// The objects that name this uid as an owner.
@@ -231,7 +237,8 @@ impl Inner {
             }
         }
         if let Some(after) = after {
-            self.uids.insert(after.uid.clone());
+            self.uids
+                .insert(after.uid.clone(), (storage.clone(), after.key.clone()));
             for owner in &after.owners {
                 let dependents = self.dependents.entry(owner.clone()).or_default();
                 dependents.insert((storage.clone(), after.key.clone()));

@@ -27,8 +27,10 @@ use crate::supervisor::{AgentFailure, Supervisor};
 use crate::underlay::Underlay;
 use crate::{Process, apply, cgroup, controllers, fabric, kubelet};
 
-/// How long nodes and pods may take to become ready.
+/// How long nodes and pods may take to become ready, on a machine that has much else to do: in any case, and more for each.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT_NODE: Duration = Duration::from_secs(3);
+const READY_LIMIT_POD: Duration = Duration::from_millis(500);
 /// An agent that failed this often before the lab was ready will not start.
 const AGENT_ATTEMPTS: usize = 3;
 
@@ -122,7 +124,7 @@ impl Daemon {
         self.cluster = Some(cluster);
         let ready = self.bring_up_pods(client, nodes, progress);
         tokio::select! {
-            ready = tokio::time::timeout(READY_LIMIT, ready) => ready.map_err(|_| self.too_slow())??,
+            ready = tokio::time::timeout(ready_limit(&self.state.spec), ready) => ready.map_err(|_| self.too_slow())??,
             failure = repeated_failure(failures) => return Err(self.agent_failed(&failure)),
         }
         self.state.phase = Phase::Ready;
@@ -210,6 +212,7 @@ impl Daemon {
         };
         let config = controllers::Config {
             pools,
+            nodes: nodes.iter().map(|node| node.name.clone()).collect(),
             root_ca: cluster.root_ca(),
         };
         tokio::spawn(controllers::run(client.clone(), config, self.shutdown.clone()));
@@ -306,7 +309,7 @@ impl Daemon {
         Error::Failed(format!(
             "not everything was ready after {} s; agents not ready: {agents:?}, pods not ready: {missing:?}; the logs are \
              in {}",
-            READY_LIMIT.as_secs(),
+            ready_limit(&self.state.spec).as_secs(),
             self.paths.dir.join("log").display()
         ))
     }
@@ -319,6 +322,12 @@ impl Daemon {
             failure.node, failure.how
         ))
     }
+}
+
+fn ready_limit(spec: &Spec) -> Duration {
+    let nodes = u32::try_from(spec.nodes.list().len()).unwrap_or(u32::MAX);
+    let pods = nodes.saturating_mul(spec.pods_per_node);
+    READY_LIMIT + READY_LIMIT_NODE * nodes + READY_LIMIT_POD * pods
 }
 
 fn topology(topology: Topology) -> &'static str {

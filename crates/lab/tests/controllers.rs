@@ -50,6 +50,7 @@ async fn cluster(nodes: usize) -> Cluster {
         .map(|cidr| controllers::pod_cidrs::Pool::new(cidr.parse().unwrap()));
     let config = controllers::Config {
         pools: pools.to_vec(),
+        nodes: (1..=nodes).map(|number| format!("node-{number}")).collect(),
         root_ca: Some("ca".into()),
     };
     tokio::spawn(controllers::run(client.clone(), config, shutdown.clone()));
@@ -59,7 +60,8 @@ async fn cluster(nodes: usize) -> Cluster {
         _server: server,
         _stop: shutdown.drop_guard(),
     };
-    for number in 1..=nodes {
+    // Not in their order: that must make no difference.
+    for number in (1..=nodes).rev() {
         cluster.add_node(&format!("node-{number}")).await;
     }
     cluster
@@ -189,7 +191,7 @@ fn nodes_of(pods: &[Pod]) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn nodes_get_cidrs_that_do_not_overlap_and_a_released_one_is_used_again() {
+async fn nodes_get_cidrs_by_their_order_and_a_released_one_is_kept_for_its_node() {
     let cluster = cluster(3).await;
     let api: Api<Node> = Api::all(cluster.client.clone());
     let cidrs = |node: &Node| {
@@ -202,18 +204,33 @@ async fn nodes_get_cidrs_that_do_not_overlap_and_a_released_one_is_used_again() 
         nodes.len() == 3 && nodes.iter().all(|node| cidrs(node).len() == 2)
     })
     .await;
-    let all: BTreeSet<String> = nodes.iter().flat_map(cidrs).collect();
-    assert_eq!(all.len(), 6);
-    assert!(all.contains("10.244.0.0/24") && all.contains("fd74:7710::/64"));
+    for (node, place) in nodes.iter().zip(0..) {
+        let wanted = [
+            format!("10.244.{place}.0/24"),
+            format!("fd74:7710:0:{place}::/64").replace(":0:0::", "::"),
+        ];
+        assert_eq!(
+            (node.name_any(), cidrs(node)),
+            (format!("node-{}", place + 1), wanted.to_vec())
+        );
+    }
 
     let released = cidrs(&api.get("node-2").await.unwrap());
     api.delete("node-2", &DeleteParams::default()).await.unwrap();
-    cluster.add_node("node-4").await;
-    let nodes = until(&api, "kubernetes.io/hostname=node-4", |nodes| {
-        nodes.iter().any(|n| !cidrs(n).is_empty())
-    })
-    .await;
-    assert_eq!(cidrs(&nodes[0]), released);
+    for (name, wanted) in [
+        (
+            "node-4",
+            vec!["10.244.3.0/24".to_owned(), "fd74:7710:0:3::/64".to_owned()],
+        ),
+        ("node-2", released),
+    ] {
+        cluster.add_node(name).await;
+        let nodes = until(&api, &format!("kubernetes.io/hostname={name}"), |nodes| {
+            nodes.iter().any(|n| !cidrs(n).is_empty())
+        })
+        .await;
+        assert_eq!(cidrs(&nodes[0]), wanted);
+    }
 }
 
 #[tokio::test]
@@ -274,7 +291,10 @@ async fn foreground_deletion_takes_all_and_orphans_stay() {
     cluster.pods("web", 2).await;
     api.delete("web", &DeleteParams::foreground()).await.unwrap();
     until(&api, "app=web", <[Deployment]>::is_empty).await;
-    cluster.pods("web", 0).await;
+    // Not soon: when the deployment is gone, its pods are.
+    let of_web = ListParams::default().labels("app=web");
+    let left = cluster.api::<Pod>().list(&of_web).await.unwrap();
+    assert!(left.items.is_empty());
 
     create(&api, deployment(1, "one")).await;
     cluster.pods("web", 1).await;

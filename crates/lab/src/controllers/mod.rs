@@ -34,6 +34,8 @@ pub(crate) use watched::{Key, Watched, is_newer};
 pub struct Config {
     /// The cluster's pod CIDRs, the primary family first; none where somebody else gives nodes their addresses.
     pub pools: Vec<pod_cidrs::Pool>,
+    /// The nodes that are to come, in the order in which they get their parts of the pools.
+    pub nodes: Vec<String>,
     /// The CA certificate of the API server (PEM), published to pods as `kube-root-ca.crt`.
     pub root_ca: Option<String>,
 }
@@ -42,7 +44,7 @@ pub struct Config {
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) {
     let pod_cidrs = async {
         if !config.pools.is_empty() {
-            pod_cidrs::run(client.clone(), config.pools, shutdown.clone()).await;
+            pod_cidrs::run(client.clone(), config.pools, config.nodes, shutdown.clone()).await;
         }
     };
     tokio::join!(

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lab apply -f`: server-side apply of any objects, as `kubectl apply --server-side` does.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use kube::{Api, Client};
 use serde::Deserialize as _;
 use serde_yaml_ng::Value;
 
-use crate::error::{Doing as _, Error};
+use crate::Error;
 
 const FIELD_MANAGER: &str = "thalweg-lab";
 const DEFAULT_NAMESPACE: &str = "default";
@@ -25,16 +24,7 @@ const DEFINITION_PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the file cannot be read or the API server refuses an object; those before it have been applied.
 pub async fn file(client: &Client, path: &Path) -> Result<Vec<String>, Error> {
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .doing(|| "read standard input".to_owned())?;
-        text
-    } else {
-        std::fs::read_to_string(path).doing(|| format!("read {}", path.display()))?
-    };
-    let objects = parse(&text).map_err(|reason| Error::Refused(format!("{}: {reason}", path.display())))?;
+    let objects = read(path)?;
     let mut applied = Vec::with_capacity(objects.len());
     let mut definitions = false;
     for object in objects {
@@ -45,6 +35,21 @@ pub async fn file(client: &Client, path: &Path) -> Result<Vec<String>, Error> {
             .is_some_and(|types| types.kind == "CustomResourceDefinition");
     }
     Ok(applied)
+}
+
+/// The objects of a YAML or JSON file (`-` is standard input), in their order.
+///
+/// # Errors
+/// When it cannot be read, or a document in it is no object; the text names the file and the document.
+pub(crate) fn read(path: &Path) -> Result<Vec<DynamicObject>, Error> {
+    let refused = |reason: &dyn std::fmt::Display| Error::Refused(format!("{}: {reason}", path.display()));
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+            .map_err(|error| Error::Refused(format!("standard input: {error}")))?
+    } else {
+        std::fs::read_to_string(path).map_err(|error| refused(&error))?
+    };
+    parse(&text).map_err(|reason| refused(&reason))
 }
 
 async fn apply(client: &Client, object: &DynamicObject, after_definition: bool) -> Result<String, Error> {

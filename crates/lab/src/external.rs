@@ -4,14 +4,15 @@
 //! reach this machine's network: a proxy in the underlay forwards their connections, untouched.
 
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
 use ipnet::IpNet;
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -20,12 +21,17 @@ use crate::error::{Doing as _, Error};
 use crate::lab::client_from;
 use crate::node::adopt;
 use crate::plan::Plan;
+use crate::preflight::is_program;
 use crate::state::Paths;
 
 /// The variable that says where the binaries are.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// The programs that must be there.
+const PROGRAMS: [&str; 2] = ["etcd", "kube-apiserver"];
 /// How long a kube-apiserver may take to answer for the first time.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// The namespaces that the lab needs from the start.
+const NAMESPACES: [&str; 2] = ["default", "kube-node-lease"];
 const START_POLL: Duration = Duration::from_millis(100);
 /// A name that a kube-apiserver's own certificate is valid for, whatever address it is reached by.
 const SERVER_NAME: &str = "kubernetes.default.svc";
@@ -45,8 +51,9 @@ pub(crate) struct External {
 impl External {
     /// Takes a kubeconfig's current context.
     pub(crate) fn from_kubeconfig(path: &Path) -> Result<Self, Error> {
-        let refused = |what: &dyn std::fmt::Display| Error::Refused(format!("{}: {what}", path.display()));
-        let text = std::fs::read_to_string(path).doing(|| format!("read {}", path.display()))?;
+        let refused =
+            |what: &dyn std::fmt::Display| Error::Refused(format!("kubeconfig: {}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| refused(&error))?;
         let kubeconfig: Value = serde_yaml_ng::from_str(&text).map_err(|error| refused(&error))?;
         let directory = path.parent().unwrap_or_else(|| Path::new("."));
         let kubeconfig = current_context(&kubeconfig, directory).map_err(|error| refused(&error))?;
@@ -70,6 +77,11 @@ impl External {
             upstream,
             server_name,
         })
+    }
+
+    /// Where its host and port are.
+    pub(crate) fn upstream(&self) -> (&str, u16) {
+        (&self.upstream.0, self.upstream.1)
     }
 
     /// The kubeconfig for the nodes: the same server by another address.
@@ -107,12 +119,7 @@ impl External {
 
     /// Starts etcd and a kube-apiserver, and waits until it answers.
     pub(crate) async fn start(paths: &Paths, plan: &Plan) -> Result<Self, Error> {
-        let assets = std::env::var_os(ASSETS).map(PathBuf::from).ok_or_else(|| {
-            Error::Refused(format!(
-                "--api external needs a kube-apiserver: give --kubeconfig, or set {ASSETS} to a directory with etcd and \
-                 kube-apiserver (`setup-envtest use -p path` prints one)"
-            ))
-        })?;
+        let assets = assets()?;
         let dir = paths.dir.join("external");
         std::fs::create_dir_all(&dir).doing(|| format!("create {}", dir.display()))?;
         let token = crate::cluster::token()?;
@@ -124,16 +131,24 @@ impl External {
             peer: free_port()?,
             port: free_port()?,
         };
-        launch.etcd()?;
-        launch.kube_apiserver(plan, &token)?;
+        let mut etcd = launch.etcd()?;
+        let mut server = launch.kube_apiserver(plan, &token)?;
         let url = format!("https://127.0.0.1:{}", launch.port);
         // It makes its certificate itself when it starts.
         let certificate = launch.dir.join("apiserver.crt");
         let wait = async {
             loop {
+                for (program, child) in [("etcd", &mut etcd), ("kube-apiserver", &mut server)] {
+                    if let Ok(Some(how)) = child.try_wait() {
+                        let tail = crate::up::tail(&paths.log(program));
+                        return Err(Error::Failed(format!(
+                            "{program} ended at its start ({how}):\n{tail}"
+                        )));
+                    }
+                }
                 if let Ok(ca) = std::fs::read(&certificate) {
                     let kubeconfig = kubeconfig(&url, &ca, &token);
-                    if client(&kubeconfig).await?.apiserver_version().await.is_ok() {
+                    if serves(&kubeconfig).await {
                         return Self::new(kubeconfig).map_err(|reason| Error::Failed(reason.to_owned()));
                     }
                 }
@@ -150,9 +165,39 @@ impl External {
     }
 }
 
-/// A client by a kubeconfig.
-pub(crate) async fn client(kubeconfig: &Value) -> Result<Client, Error> {
-    client_from(&kubeconfig.to_string()).await
+/// The directory of the programs, which are there.
+pub(crate) fn assets() -> Result<PathBuf, Error> {
+    let assets = std::env::var_os(ASSETS).map(PathBuf::from).ok_or_else(|| {
+        Error::Refused(format!(
+            "--api external needs a kube-apiserver: give --kubeconfig, or set {ASSETS} to a directory with etcd and \
+             kube-apiserver (`setup-envtest use -p path` prints one)"
+        ))
+    })?;
+    // The daemon that runs them has another working directory.
+    let assets = std::path::absolute(&assets).doing(|| format!("find {}", assets.display()))?;
+    match PROGRAMS.iter().find(|name| !is_program(&assets.join(name))) {
+        None => Ok(assets),
+        Some(missing) => Err(Error::Refused(format!(
+            "{ASSETS}: {} is no program; the directory must hold etcd and kube-apiserver \
+             (`setup-envtest use -p path` prints such a one)",
+            assets.join(missing).display()
+        ))),
+    }
+}
+
+/// Whether the server takes objects: it answers some moments before it has made its own namespaces.
+async fn serves(kubeconfig: &Value) -> bool {
+    // A certificate that is half written is no certificate yet.
+    let Ok(client) = client_from(&kubeconfig.to_string()).await else {
+        return false;
+    };
+    let namespaces: Api<Namespace> = Api::all(client);
+    for name in NAMESPACES {
+        if !namespaces.get_opt(name).await.is_ok_and(|found| found.is_some()) {
+            return false;
+        }
+    }
+    true
 }
 
 struct Launch<'a> {
@@ -165,7 +210,7 @@ struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn etcd(&self) -> Result<(), Error> {
+    fn etcd(&self) -> Result<Child, Error> {
         let (client, peer) = (
             format!("http://127.0.0.1:{}", self.etcd),
             format!("http://127.0.0.1:{}", self.peer),
@@ -183,7 +228,7 @@ impl Launch<'_> {
         )
     }
 
-    fn kube_apiserver(&self, plan: &Plan, token: &str) -> Result<(), Error> {
+    fn kube_apiserver(&self, plan: &Plan, token: &str) -> Result<Child, Error> {
         let file = |name: &str| self.dir.join(name).display().to_string();
         self.write(
             "tokens.csv",
@@ -199,14 +244,16 @@ impl Launch<'_> {
             &[
                 format!("--etcd-servers=http://127.0.0.1:{}", self.etcd),
                 "--bind-address=127.0.0.1".to_owned(),
+                // Of the primary family, and there also where this machine has no network.
+                format!("--advertise-address={}", advertised(plan)?),
                 format!("--secure-port={}", self.port),
                 format!("--cert-dir={}", self.dir.display()),
                 format!("--service-cluster-ip-range={}", services.join(",")),
                 format!("--token-auth-file={}", file("tokens.csv")),
                 "--authorization-mode=RBAC".to_owned(),
                 "--allow-privileged=true".to_owned(),
-                // The accounts that this plugin asks for are made a moment later than the first pods.
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
+                // Nobody makes the accounts that the one asks for, nor takes away the taints that the other sets.
+                "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!(
                     "--service-account-signing-key-file={}",
@@ -222,7 +269,7 @@ impl Launch<'_> {
     }
 
     /// Both live until the lab goes: they are in its cgroup.
-    fn spawn(&self, program: &str, arguments: &[String]) -> Result<(), Error> {
+    fn spawn(&self, program: &str, arguments: &[String]) -> Result<Child, Error> {
         let path = self.assets.join(program);
         let operation = || format!("run {}", path.display());
         let log = std::fs::File::create(self.paths.log(program)).doing(operation)?;
@@ -236,8 +283,13 @@ impl Launch<'_> {
             .stderr(log);
         let cgroup = self.paths.cgroup().map(|lab| lab.join("api"));
         adopt(&mut command, &self.paths.dir, cgroup.as_deref())?;
-        command.spawn().map(drop).doing(operation)
+        command.spawn().doing(operation)
     }
+}
+
+fn advertised(plan: &Plan) -> Result<IpAddr, Error> {
+    let first = plan.api.first().map(IpNet::addr);
+    first.ok_or_else(|| Error::Failed("the underlay has no address".to_owned()))
 }
 
 fn free_port() -> Result<u16, Error> {

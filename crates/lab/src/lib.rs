@@ -22,6 +22,7 @@ pub mod node;
 mod operators;
 mod plan;
 mod pods;
+mod preflight;
 mod process;
 mod progress;
 pub mod spec;

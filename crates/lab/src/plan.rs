@@ -16,7 +16,6 @@ pub(crate) const API_PORT: u16 = 6443;
 const NODE_OFFSET: u8 = 10;
 /// The host number of a node on its own segment of a routed underlay.
 const ROUTED_HOST: u8 = 10;
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The addresses of a lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +62,7 @@ impl Plan {
         let plan = Self {
             topology: spec.topology,
             nodes: nodes
-                .map(|(node, number)| node_plan(node, number, spec.topology, families))
+                .map(|(node, number)| node_plan(&node, number, spec.topology, families))
                 .collect(),
             api: families
                 .iter()
@@ -96,16 +95,14 @@ impl Plan {
     }
 }
 
-fn node_plan(spec: NodeSpec, number: u8, topology: Topology, families: &[Family]) -> NodePlan {
-    let mut labels = spec.labels;
-    labels.extend(spec.zone.map(|zone| (ZONE_LABEL.to_owned(), zone)));
+fn node_plan(spec: &NodeSpec, number: u8, topology: Topology, families: &[Family]) -> NodePlan {
     let (segment, host) = match topology {
         Topology::Flat => (0, NODE_OFFSET + number),
         Topology::Routed => (number, ROUTED_HOST),
     };
     NodePlan {
-        name: spec.name.unwrap_or_else(|| format!("node-{number}")),
-        labels,
+        name: spec.name_at(number.into()),
+        labels: spec.all_labels(),
         link: format!("to-node-{number}"),
         addresses: families
             .iter()

@@ -2,11 +2,14 @@
 //! What a lab is to look like: `lab.yaml`, with everything optional.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use model::Family;
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
 
@@ -16,6 +19,7 @@ pub const DEFAULT_NAME: &str = "lab";
 pub const NODES_MAX: usize = 200;
 /// How many test pods per node `up` may start.
 pub const PODS_PER_NODE_MAX: u32 = 100;
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// Lab names become part of cgroup and cluster names.
 const NAME_MAX: usize = 40;
 const NODES_DEFAULT: usize = 3;
@@ -139,16 +143,54 @@ pub struct NodeSpec {
 }
 
 /// How many nodes, or which.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "nodes must be a number, or a list of {name, labels, zone}"
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Nodes {
     /// That many, all alike.
     Count(usize),
     /// These.
     List(Vec<NodeSpec>),
+}
+
+/// By hand, since serde's `untagged` forgets which key of a node was wrong.
+impl<'de> Deserialize<'de> for Nodes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrList;
+
+        impl<'de> Visitor<'de> for NumberOrList {
+            type Value = Nodes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or a list of {name, labels, zone}")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Nodes, E> {
+                // More than fit are too many as well.
+                Ok(Nodes::Count(usize::try_from(count).unwrap_or(usize::MAX)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Nodes, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Nodes::List)
+            }
+        }
+
+        deserializer.deserialize_any(NumberOrList)
+    }
+}
+
+impl NodeSpec {
+    /// The name of the node at this place, counted from one.
+    #[must_use]
+    pub fn name_at(&self, number: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("node-{number}"))
+    }
+
+    /// The labels of its Node object.
+    #[must_use]
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let zone = self.zone.iter().map(|zone| (ZONE_LABEL.to_owned(), zone.clone()));
+        self.labels.clone().into_iter().chain(zone).collect()
+    }
 }
 
 impl Nodes {
@@ -271,19 +313,41 @@ impl Spec {
                 "pools: they are of use only with ipam: cluster-pool (--ipam cluster-pool)".to_owned(),
             );
         }
-        let mut names = BTreeSet::new();
-        for name in self.nodes.list().iter().filter_map(|node| node.name.as_deref()) {
-            if !is_dns_label(name) || !names.insert(name) {
-                return refused(format!(
-                    "nodes: the name {name:?} is taken or is no DNS label; give each node its own, like node-1"
-                ));
-            }
-        }
+        self.check_nodes()?;
         for (key, cidrs) in [
             ("podCIDRs", &self.pod_cidrs),
             ("serviceCIDRs", &self.service_cidrs),
         ] {
             self.check_families(key, cidrs)?;
+        }
+        Ok(())
+    }
+
+    fn check_nodes(&self) -> Result<(), Error> {
+        let mut names = BTreeSet::new();
+        for (node, number) in self.nodes.list().iter().zip(1..) {
+            let name = node.name_at(number);
+            if !is_dns_label(&name) {
+                return refused(format!(
+                    "nodes: {name:?} is no name for a node: use at most 63 lower-case letters, digits and hyphens"
+                ));
+            }
+            if let Some((key, value)) = node
+                .all_labels()
+                .into_iter()
+                .find(|(key, value)| !is_label(key, value))
+            {
+                return refused(format!(
+                    "nodes: {name}: {key}={value} is no label: key and value may have letters, digits, '-', '_' and '.', \
+                     begin and end with a letter or digit, and be 63 characters long; the key may have a DNS name and a \
+                     slash before it"
+                ));
+            }
+            if !names.insert(name.clone()) {
+                return refused(format!(
+                    "nodes: two are named {name}; give each its own name (one without is node-N, by its place in the list)"
+                ));
+            }
         }
         Ok(())
     }
@@ -316,6 +380,10 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     refused(format!(
         "{name:?} is no name for a lab: use at most {NAME_MAX} lower-case letters, digits and hyphens"
     ))
+}
+
+fn is_label(key: &str, value: &str) -> bool {
+    apiserver::is_qualified(key) && apiserver::is_label_value(value)
 }
 
 fn is_dns_label(name: &str) -> bool {
@@ -364,12 +432,24 @@ mod tests {
     fn a_mistake_is_refused_with_its_key() {
         for (text, said) in [
             ("nodez: 3", "nodez"),
-            ("nodes: [{zome: a}]", "nodes must be a number"),
+            ("nodes: [{}, {zome: a}]", "nodes[1]: unknown field `zome`"),
+            (
+                "nodes: many",
+                "expected a number, or a list of {name, labels, zone}",
+            ),
+            ("nodes: -1", "nodes"),
             ("nodes: 0", "nodes: 0"),
             ("nodes: 201", "nodes: 201"),
             ("name: Lab", "\"Lab\""),
             ("topology: ring", "ring"),
-            ("nodes: [{name: a}, {name: a}]", "\"a\" is taken"),
+            ("nodes: [{name: a}, {name: a}]", "two are named a"),
+            ("nodes: [{name: node-2}, {}]", "two are named node-2"),
+            ("nodes: [{name: A}]", "\"A\" is no name for a node"),
+            (
+                "nodes: [{zone: a b}]",
+                "node-1: topology.kubernetes.io/zone=a b is no label",
+            ),
+            ("nodes: [{labels: {'x y': z}}]", "node-1: x y=z is no label"),
             ("podsPerNode: 1000", "podsPerNode: 1000"),
             ("kubeconfig: /x", "only with api: external"),
             (

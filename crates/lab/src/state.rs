@@ -155,7 +155,7 @@ impl State {
         match fs::read(&path) {
             Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| {
                 Error::Failed(format!(
-                    "{} is corrupt: {error}; `thalweg lab down --name {}` removes the lab",
+                    "{} is corrupt, or of another version of thalweg: {error}; `thalweg lab down --name {}` removes the lab",
                     path.display(),
                     paths.name
                 ))

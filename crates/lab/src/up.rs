@@ -9,11 +9,10 @@ use std::process::{Child, Command, Stdio};
 
 use crate::error::{Doing as _, Error};
 use crate::lab::Lab;
-use crate::plan::Plan;
 use crate::progress::Report;
 use crate::spec::Spec;
 use crate::state::{BASE, Paths, State};
-use crate::{cgroup, down};
+use crate::{cgroup, down, preflight};
 
 /// How many last lines of a log an error shows.
 const TAIL_LINES: usize = 15;
@@ -38,8 +37,7 @@ impl Lab {
     /// When a lab of that name is there already, or this one does not come up; then nothing of it is left, unless
     /// [`Options::keep_failed`].
     pub fn up(options: &Options, mut progress: impl FnMut(&Report)) -> Result<Self, Error> {
-        options.spec.validate()?;
-        Plan::of(&options.spec)?;
+        preflight::check(&options.spec)?;
         check_machine(&options.program)?;
         let paths = Paths::of(&options.spec.name);
         claim(&paths)?;

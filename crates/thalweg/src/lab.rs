@@ -304,12 +304,16 @@ fn lab_name(given: Option<String>) -> anyhow::Result<String> {
 }
 
 fn down(names: Vec<String>) -> anyhow::Result<ExitCode> {
+    let mut failures = Vec::new();
     for name in names {
-        if !lab::remove(&name)? {
-            anyhow::bail!("there is no lab {name}");
+        // One that cannot be removed does not keep the others.
+        match lab::remove(&name) {
+            Ok(true) => drop(crate::print(&format!("lab {name} is gone\n"))?),
+            Ok(false) => failures.push(format!("there is no lab {name}")),
+            Err(error) => failures.push(format!("lab {name}: {error}")),
         }
-        crate::print(&format!("lab {name} is gone\n"))?;
     }
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -21,10 +21,13 @@ pub(crate) fn now() -> String {
     in_seconds(0)
 }
 
-/// That many seconds from now.
+/// That many seconds from now, or the last second that can be written.
 pub(crate) fn in_seconds(seconds: i64) -> String {
-    let second = timestamp().as_second().saturating_add(seconds);
-    Timestamp::from_second(second).map_or_else(|_| String::new(), |t| t.to_string())
+    let last = Timestamp::MAX.as_second();
+    let second = timestamp().as_second().saturating_add(seconds).min(last);
+    Timestamp::from_second(second)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 /// The age column: how long ago, in the same steps as `kubectl` prints it.

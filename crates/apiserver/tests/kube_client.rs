@@ -618,6 +618,26 @@ async fn a_match_of_versions_needs_a_version() {
 }
 
 #[tokio::test]
+async fn numbers_that_no_clock_counts_to_break_nothing() {
+    let cluster = Cluster::start(config());
+    let client = cluster.client().await;
+    let watch = format!("/api/v1/pods?watch=true&timeoutSeconds={}", u64::MAX);
+    let request = http::Request::get(watch).body(Vec::new()).unwrap();
+    let mut lines = client.request_events::<Pod>(request).await.unwrap().boxed();
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    let pod = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "n", "containers": [{ "name": "c", "image": "i" }] } });
+    pods.create(&create(), &parse(pod)).await.unwrap();
+    assert!(lines.next().await.unwrap().is_ok());
+    let forever = json!({ "gracePeriodSeconds": i64::MAX });
+    let request = http::Request::delete("/api/v1/namespaces/default/pods/p")
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(&forever).unwrap())
+        .unwrap();
+    pods.clone().into_client().request_text(request).await.unwrap();
+    assert!(pods.get("p").await.unwrap().metadata.deletion_timestamp.is_some());
+}
+
+#[tokio::test]
 async fn namespaces_are_left_to_their_controller() {
     let cluster = Cluster::start(config());
     let client = cluster.client().await;

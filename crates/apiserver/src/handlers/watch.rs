@@ -23,6 +23,8 @@ use crate::view::View;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a watch lasts whose client named no time; it then starts another one, from where it was.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
+/// The longest that a client can ask for: the clock could not count to some numbers.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many lines go into one piece of the body when many are waiting.
 const BATCH: usize = 64;
 
@@ -50,9 +52,10 @@ pub(super) fn watch(context: &Context) -> Result<Response<Body>> {
         .store
         .subscribe(&context.resource.storage, start, scope.clone())
         .map_err(refusal)?;
-    let timeout = query
-        .number("timeoutSeconds")?
-        .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let timeout = timeout.map_or(DEFAULT_TIMEOUT, |seconds| {
+        Duration::from_secs(seconds).min(MAX_TIMEOUT)
+    });
     let bookmarks = query.flag("allowWatchBookmarks");
     let watch = Watch::new(context.server.clone(), view, scope, subscription, bookmarks);
     let watch = Watch {

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
-mod common;
+mod cluster;
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use common::{Cluster, config};
+use cluster::{Cluster, config};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use thalweg_apiserver::{ApiServer, StartError};

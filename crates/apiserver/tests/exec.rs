@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
-mod common;
+mod cluster;
 
 use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::{Cluster, config};
+use cluster::{Cluster, config};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;

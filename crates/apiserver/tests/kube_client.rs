@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 #![allow(clippy::too_many_lines, reason = "a story reads best whole")]
 
-mod common;
+mod cluster;
 
 use std::time::Duration;
 
-use common::{Cluster, TOKEN, config};
+use cluster::{Cluster, TOKEN, config};
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use k8s_openapi::api::events::v1::Event;

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 #![allow(clippy::too_many_lines, reason = "a story reads best whole")]
 
-mod common;
+mod cluster;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use common::{Cluster, config};
+use cluster::{Cluster, config};
 
 const WEB: &str = "
 apiVersion: apps/v1

@@ -3,8 +3,8 @@
 
 pub(crate) mod alloc;
 mod meta;
-mod misc;
 pub(crate) mod names;
+mod namespace_node_secret;
 mod network;
 mod pod;
 mod service;
@@ -31,7 +31,7 @@ pub(crate) fn default_new(resource: &Resource, value: &mut Value) {
 pub(crate) fn begin(resource: &Resource, value: &mut Value) {
     match resource.group_resource.as_str() {
         "pods" => pod::initial_status(value),
-        "namespaces" => misc::initial_namespace(value),
+        "namespaces" => namespace_node_secret::initial_namespace(value),
         "services" => value["status"] = json!({ "loadBalancer": {} }),
         "deployments.apps" | "daemonsets.apps" | "statefulsets.apps" | "jobs.batch" => {
             value["status"] = json!({})
@@ -68,9 +68,9 @@ fn default(resource: &Resource, value: &mut Value) {
         "networkpolicies.networking.k8s.io" => network::default_policy(value),
         "endpointslices.discovery.k8s.io" => network::default_slice(value),
         "endpoints" => network::default_endpoints(value),
-        "namespaces" => misc::default_namespace(value),
-        "nodes" => misc::default_node(value),
-        "secrets" => misc::default_secret(value),
+        "namespaces" => namespace_node_secret::default_namespace(value),
+        "nodes" => namespace_node_secret::default_node(value),
+        "secrets" => namespace_node_secret::default_secret(value),
         _ => {}
     }
 }
@@ -104,7 +104,7 @@ pub(crate) fn validate(resource: &Resource, value: &Value, old: Option<&Value>) 
         }
         "networkpolicies.networking.k8s.io" => network::validate_policy(value),
         "endpointslices.discovery.k8s.io" => network::validate_slice(value, old),
-        "nodes" => misc::validate_node(value, old),
+        "nodes" => namespace_node_secret::validate_node(value, old),
         "customresourcedefinitions.apiextensions.k8s.io" => crd::validate(value),
         _ => Vec::new(),
     });

@@ -55,7 +55,7 @@ impl Cluster {
             .first()
             .ok_or_else(|| Error::Failed("the underlay has no address".to_owned()))?;
         let inside = api_url(inside.addr(), API_PORT);
-        let listeners = underlay.listen(plan)?;
+        let mut listeners = underlay.listen(plan, API_PORT)?;
         let cluster = match spec.api {
             ApiKind::Embedded => Self::embedded(paths, plan, listeners, &inside)?,
             ApiKind::External => {
@@ -63,6 +63,9 @@ impl Cluster {
                     Some(path) => External::from_kubeconfig(path)?,
                     None => External::start(paths, plan).await?,
                 };
+                if let Some(port) = external.advertised_port() {
+                    listeners.extend(underlay.listen(plan, port)?);
+                }
                 external
                     .forward(listeners)
                     .doing(|| "forward to the API server".to_owned())?;

@@ -27,7 +27,9 @@ use crate::state::Paths;
 /// The variable that says where the binaries are.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// The programs that must be there.
-const PROGRAMS: [&str; 2] = ["etcd", "kube-apiserver"];
+pub(crate) const PROGRAMS: [&str; 2] = ["etcd", "kube-apiserver"];
+/// Where they run, below the lab's cgroup.
+pub(crate) const API_CGROUP: &str = "api";
 /// How long a kube-apiserver may take to answer for the first time.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The namespaces that the lab needs from the start.
@@ -46,6 +48,8 @@ pub(crate) struct External {
     /// Where its host and port are.
     upstream: (String, u16),
     server_name: String,
+    /// Whether it is ours, and advertises the underlay's address.
+    is_ours: bool,
 }
 
 impl External {
@@ -76,12 +80,18 @@ impl External {
             kubeconfig,
             upstream,
             server_name,
+            is_ours: false,
         })
     }
 
     /// Where its host and port are.
     pub(crate) fn upstream(&self) -> (&str, u16) {
         (&self.upstream.0, self.upstream.1)
+    }
+
+    /// The port that the endpoints of the service `kubernetes` name, where they are in the underlay.
+    pub(crate) fn advertised_port(&self) -> Option<u16> {
+        self.is_ours.then_some(self.upstream.1)
     }
 
     /// The kubeconfig for the nodes: the same server by another address.
@@ -149,7 +159,12 @@ impl External {
                 if let Ok(ca) = std::fs::read(&certificate) {
                     let kubeconfig = kubeconfig(&url, &ca, &token);
                     if serves(&kubeconfig).await {
-                        return Self::new(kubeconfig).map_err(|reason| Error::Failed(reason.to_owned()));
+                        let external = Self::new(kubeconfig);
+                        let external = external.map_err(|reason| Error::Failed(reason.to_owned()))?;
+                        return Ok(Self {
+                            is_ours: true,
+                            ..external
+                        });
                     }
                 }
                 tokio::time::sleep(START_POLL).await;
@@ -281,7 +296,7 @@ impl Launch<'_> {
             .stdin(Stdio::null())
             .stdout(again)
             .stderr(log);
-        let cgroup = self.paths.cgroup().map(|lab| lab.join("api"));
+        let cgroup = self.paths.cgroup().map(|lab| lab.join(API_CGROUP));
         adopt(&mut command, &self.paths.dir, cgroup.as_deref())?;
         command.spawn().doing(operation)
     }

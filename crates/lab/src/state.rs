@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::Process;
-use crate::cgroup;
 use crate::error::{Doing as _, Error};
+use crate::external::{self, API_CGROUP};
 use crate::node::NodeHandle;
 use crate::operators::OperatorState;
 use crate::pods::{PodRecord, write_atomically};
-use crate::spec::Spec;
+use crate::spec::{ApiKind, Spec};
+use crate::{Process, cgroup};
 
 /// Where labs keep their files.
 pub const BASE: &str = "/run/thalweg-lab";
@@ -208,6 +208,14 @@ impl State {
         }
         if self.underlay.is_some_and(|process| !process.is_alive()) {
             defects.push("the underlay is gone".to_owned());
+        }
+        let servers = paths.cgroup().map(|cgroup| cgroup.join(API_CGROUP));
+        if self.phase == Phase::Ready
+            && self.spec.api == ApiKind::External
+            && self.spec.kubeconfig.is_none()
+            && servers.is_some_and(|servers| cgroup::processes(&servers).len() < external::PROGRAMS.len())
+        {
+            defects.push("etcd or the kube-apiserver is gone".to_owned());
         }
         for node in &self.nodes {
             if !node.holder.is_alive() {

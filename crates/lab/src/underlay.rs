@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use netlink::{AddressFlags, Netlink, Peer, Request, Route, Veth, netns, sysctl};
 
 use crate::error::{Doing as _, Error};
-use crate::plan::{API_PORT, NodePlan, Plan};
+use crate::plan::{NodePlan, Plan};
 use crate::process::Process;
 use crate::spec::Topology;
 
@@ -88,10 +88,10 @@ impl Underlay {
         Ok(Netlink::open_in(node_netns.as_fd())?.apply(&requests)?)
     }
 
-    /// Listens for the API server, one listener per family.
-    pub(crate) fn listen(&self, plan: &Plan) -> Result<Vec<TcpListener>, Error> {
+    /// Listens for the API server on a port, one listener per family.
+    pub(crate) fn listen(&self, plan: &Plan, port: u16) -> Result<Vec<TcpListener>, Error> {
         let bind = |net: &IpNet| {
-            let address = SocketAddr::new(net.addr(), API_PORT);
+            let address = SocketAddr::new(net.addr(), port);
             TcpListener::bind(address).doing(|| format!("listen on {address} in the underlay"))
         };
         netns::run_in(self.netns.as_fd(), || plan.api.iter().map(bind).collect())?

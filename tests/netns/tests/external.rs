@@ -30,7 +30,6 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 ";
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a skip must be seen")]
 fn a_lab_works_on_a_real_kube_apiserver() {
     if std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
         println!("SKIPPED: KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver");
@@ -55,6 +54,9 @@ fn a_lab_works_on_a_real_kube_apiserver() {
         lab.restart_agent("node-1", signal).unwrap();
         assert_pings(&lab, "pod-1-1", ips[0]);
     }
+
+    let all_paths = thalweg(&["connectivity", "test", "--lab", lab.name()]);
+    assert!(all_paths.status.success(), "{}", said(&all_paths));
 
     let directory = tempfile::tempdir().unwrap();
     let manifest = directory.path().join("app.yaml");
@@ -83,6 +85,9 @@ fn a_lab_works_on_a_real_kube_apiserver() {
     let servers = servers(&lab);
     assert_eq!(servers.len(), 2, "etcd and kube-apiserver: {servers:?}");
     let (paths, state) = (lab.paths().clone(), lab.state().clone());
+    assert!(servers[1].signal(Signal::SIGKILL) && servers[1].wait_gone(tests_netns::LIMIT));
+    assert_eq!(state.defects(&paths), ["etcd or the kube-apiserver is gone"]);
+    assert_pings(&lab, "pod-1-1", ips[0]);
     let down = thalweg(&["lab", "down", "--name", lab.name()]);
     assert!(down.status.success(), "{}", said(&down));
     for process in servers.iter().chain([&state.daemon]) {

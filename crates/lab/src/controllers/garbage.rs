@@ -85,6 +85,10 @@ impl Controller for Garbage {
         release(&self.client, &mut self.daemon_sets, &census).await?;
         release(&self.client, &mut self.services, &census).await?;
         release(&self.client, &mut self.sets, &census).await?;
+        // They own nothing, but were deleted in the foreground with their owners.
+        release(&self.client, &mut self.pods, &census).await?;
+        release(&self.client, &mut self.slices, &census).await?;
+        release(&self.client, &mut self.endpoints, &census).await?;
         Ok(None)
     }
 }

@@ -44,13 +44,14 @@ pub struct ReserveError {
 impl Masquerade {
     /// The addresses to masquerade to: the node's own as Kubernetes knows them, else the first of an underlay device.
     ///
-    /// Of a family that the node does not have, there is none; what lacks is named.
+    /// Of a family that the node does not have, there is none; what lacks is named if `pods`, the families of the node's pools,
+    /// need it.
     #[must_use]
-    pub fn wanted(&self, node: Option<&Node>, underlay: &[Device]) -> (Wanted, Vec<String>) {
+    pub fn wanted(&self, node: Option<&Node>, underlay: &[Device], pods: &[Family]) -> (Wanted, Vec<String>) {
         let mut problems = Vec::new();
         let mut address = |on: bool, family: Family| {
             let found = on.then(|| own_address(family, node, underlay))?;
-            if found.is_none() && family == Family::Ipv4 {
+            if found.is_none() && family == Family::Ipv4 && pods.contains(&family) {
                 problems.push(
                     "the node has no IPv4 address to masquerade to: what pods send to the world has their own; see Node.status.addresses \
                      and the setting devices, or set enableIPv4Masquerade to false"
@@ -131,6 +132,7 @@ mod tests {
     use super::*;
 
     const PORTS: Ports = Ports::DEFAULT;
+    const BOTH: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
     #[test]
     fn ports_are_reserved_once_and_beside_others() {
@@ -167,16 +169,18 @@ mod tests {
             ports: PORTS,
         };
         let underlay = [device(&["192.0.2.1/24", "192.0.2.2/24"])];
-        let (wanted, problems) = masquerade.wanted(Some(&node(&["192.0.2.2"])), &underlay);
+        let (wanted, problems) = masquerade.wanted(Some(&node(&["192.0.2.2"])), &underlay, &BOTH);
         assert_eq!(wanted.addresses, [Some("192.0.2.2".parse().unwrap()), None]);
         assert!(problems.is_empty(), "a node without IPv6 is none");
-        let (wanted, _) = masquerade.wanted(Some(&node(&["203.0.113.9"])), &underlay);
+        let (wanted, _) = masquerade.wanted(Some(&node(&["203.0.113.9"])), &underlay, &BOTH);
         assert_eq!(
             wanted.addresses[0],
             Some("192.0.2.1".parse().unwrap()),
             "that one is elsewhere"
         );
-        let (wanted, problems) = masquerade.wanted(None, &[]);
+        let (wanted, problems) = masquerade.wanted(None, &[], &BOTH);
         assert_eq!((wanted.addresses, problems.len()), ([None, None], 1));
+        let (_, problems) = masquerade.wanted(None, &[], &[Family::Ipv6]);
+        assert!(problems.is_empty(), "nobody needs one");
     }
 }

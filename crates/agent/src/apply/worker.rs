@@ -313,7 +313,9 @@ impl Worker {
             return;
         };
         let own = nodes.get(&self.options.node_name);
-        let (wanted, problems) = masquerade.wanted(own, &self.host.underlay_devices);
+        let pools = self.endpoints.usage();
+        let pods: Vec<Family> = pools.iter().map(|pool| pool.family).collect();
+        let (wanted, problems) = masquerade.wanted(own, &self.host.underlay_devices, &pods);
         self.host.problems.extend(problems);
         if let Err(error) = masquerade::reserve(wanted.ports) {
             self.host.problems.push(error.to_string());

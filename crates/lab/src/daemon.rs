@@ -28,7 +28,7 @@ use crate::underlay::Underlay;
 use crate::{Process, apply, cgroup, controllers, fabric, kubelet};
 
 /// How long nodes and pods may take to become ready, on a machine that has much else to do: in any case, and more for each.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(150);
 const READY_LIMIT_NODE: Duration = Duration::from_secs(3);
 const READY_LIMIT_POD: Duration = Duration::from_millis(500);
 /// An agent that failed this often before the lab was ready will not start.

@@ -18,7 +18,7 @@ use crate::state::{AgentState, Paths, Phase, State};
 use crate::supervisor::{agent_is_ready, agent_socket};
 
 /// How long an agent may take to be ready again after a restart.
-const RESTART_LIMIT: Duration = Duration::from_secs(30);
+const RESTART_LIMIT: Duration = Duration::from_secs(90);
 /// How often it is asked.
 const RESTART_POLL: Duration = Duration::from_millis(10);
 const DEFAULT_NAMESPACE: &str = "default";

@@ -20,4 +20,5 @@ pub mod plugin;
 pub mod privileges;
 pub mod readiness;
 pub mod run;
+mod taint;
 pub mod tunnel;

@@ -33,6 +33,7 @@ use crate::observe::Observed;
 use crate::plugin::Plugin;
 use crate::privileges;
 use crate::readiness::{self, Readiness, Runtime};
+use crate::taint;
 use crate::tunnel::Tunnel;
 
 /// How long answers under way on the agent's socket may take when the agent stops.
@@ -104,6 +105,7 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     };
     let remove_conflist = config.cni.remove_conf_on_exit;
     let (readiness, ready) = watch::channel(Readiness::default());
+    tokio::task::spawn(taint::keep(api.clone(), config.node_name.clone(), ready.clone()));
     let observed = Arc::new(observed(config, started, &api, &tables, &kernel, ready));
     let site = Site {
         observed: observed.clone(),

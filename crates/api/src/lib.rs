@@ -7,3 +7,6 @@
 pub mod agent;
 pub mod config;
 pub mod crd;
+
+/// The taint that keeps pods off a new node until its agent is ready, which takes it away.
+pub const NOT_READY_TAINT: &str = "node.thalweg.io/agent-not-ready";

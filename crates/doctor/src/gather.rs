@@ -2,6 +2,7 @@
 //! Reading the world into facts. Nothing here judges, and nothing here changes anything.
 
 mod agent;
+mod aws;
 mod cloud;
 mod cluster;
 mod host;
@@ -12,6 +13,7 @@ mod tool;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use self::aws::{Eks, aws};
 pub use cloud::of_cluster as cloud;
 pub use cluster::cluster;
 pub(crate) use network::savers;

@@ -47,7 +47,7 @@ pub enum Saved {
         content: String,
     },
     /// A routing rule.
-    Rule(SavedRule),
+    Rule(#[serde(with = "RuleForm")] netlink::Rule),
     /// A route.
     Route(SavedRoute),
     /// Chains of a table of iptables.
@@ -80,17 +80,18 @@ pub enum Saved {
     },
 }
 
-/// A routing rule, field by field as in [`netlink::Rule`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedRule {
-    pub ipv6: bool,
-    pub priority: u32,
-    pub src: Option<IpNet>,
-    pub dst: Option<IpNet>,
-    pub mark: Option<(u32, u32)>,
-    pub iif: Option<String>,
-    pub oif: Option<String>,
-    pub table: u32,
+/// How a copy writes the fields of a routing rule; the compiler holds both together.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "netlink::Rule")]
+struct RuleForm {
+    ipv6: bool,
+    priority: u32,
+    src: Option<IpNet>,
+    dst: Option<IpNet>,
+    mark: Option<(u32, u32)>,
+    iif: Option<String>,
+    oif: Option<String>,
+    table: u32,
 }
 
 /// A route, field by field as in [`netlink::Route`], but the device by name, as its index changes.
@@ -106,36 +107,6 @@ pub struct SavedRoute {
     pub mtu: Option<u32>,
     pub table: u32,
     pub metric: Option<u32>,
-}
-
-impl From<&netlink::Rule> for SavedRule {
-    fn from(rule: &netlink::Rule) -> Self {
-        Self {
-            ipv6: rule.ipv6,
-            priority: rule.priority,
-            src: rule.src,
-            dst: rule.dst,
-            mark: rule.mark,
-            iif: rule.iif.clone(),
-            oif: rule.oif.clone(),
-            table: rule.table,
-        }
-    }
-}
-
-impl From<&SavedRule> for netlink::Rule {
-    fn from(rule: &SavedRule) -> Self {
-        Self {
-            ipv6: rule.ipv6,
-            priority: rule.priority,
-            src: rule.src,
-            dst: rule.dst,
-            mark: rule.mark,
-            iif: rule.iif.clone(),
-            oif: rule.oif.clone(),
-            table: rule.table,
-        }
-    }
 }
 
 impl SavedRoute {
@@ -227,7 +198,7 @@ fn copy_one(places: &Places, owner: Owner, part: &Part) -> Result<Saved, String>
             let rule = rules
                 .iter()
                 .find(|rule| rule.priority == *priority && rule.to_string() == *words);
-            Saved::Rule(rule.ok_or("it is gone meanwhile")?.into())
+            Saved::Rule(rule.ok_or("it is gone meanwhile")?.clone())
         }
         Part::Route {
             destination,
@@ -377,7 +348,7 @@ impl std::fmt::Display for Saved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Conflist { file, .. } => write!(f, "network configuration {file}"),
-            Self::Rule(rule) => write!(f, "rule {}: {}", rule.priority, netlink::Rule::from(rule)),
+            Self::Rule(rule) => write!(f, "rule {}: {rule}", rule.priority),
             Self::Route(route) => write!(f, "route {}", route.dst),
             Self::Chains(table) => {
                 let tool = table.saver.replace("-nft-save", "").replace("-save", "");

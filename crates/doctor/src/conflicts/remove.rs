@@ -96,10 +96,7 @@ fn remove_one(places: &Places, part: &Saved) -> Result<(), String> {
         Saved::Conflist { file, .. } => {
             absent_is_well(fs::remove_file(places.on_node(&places.cni_conf_dir).join(file)))
         }
-        Saved::Rule(rule) => open()?
-            .delete_rule(&rule.into())
-            .map(drop)
-            .map_err(|error| text(&error)),
+        Saved::Rule(rule) => open()?.delete_rule(rule).map(drop).map_err(|error| text(&error)),
         Saved::Route(route) => {
             let mut netlink = open()?;
             let Ok(route) = route.to_route(&mut netlink) else {

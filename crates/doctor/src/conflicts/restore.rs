@@ -54,7 +54,7 @@ fn restore_one(places: &Places, part: &Saved, force: bool) -> Result<(), String>
             }
             write(&dir, file, *mode, content)
         }
-        Saved::Rule(rule) => match open()?.add_rule(&rule.into()) {
+        Saved::Rule(rule) => match open()?.add_rule(rule) {
             Err(error) if error.is_exists() => Ok(()),
             result => result.map_err(|error| text(&error)),
         },

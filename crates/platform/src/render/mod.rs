@@ -25,10 +25,8 @@ use crate::catalogue::Catalogue;
 use crate::file::{Cloud, Cluster, Platform};
 
 pub(crate) use aks::outbound;
+pub(crate) use api::NOT_READY_TAINT as TAINT;
 pub(crate) use gitops::values;
-
-/// What keeps pods off a node until our agent is ready there.
-pub(crate) const TAINT: &str = "node.thalweg.io/agent-not-ready";
 
 /// A rendered file.
 #[derive(Clone, Debug, PartialEq, Eq)]

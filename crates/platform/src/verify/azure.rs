@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::look::{Answer, Look, critical, items, note, place, shown, text, warning};
+use super::look::{Answer, Look, critical, items, node_pool, note, place, private_api, shown, text, warning};
 use crate::file::{Egress, Mode, NodeGroup};
 
 pub(super) fn verify(look: &mut Look<'_>) {
@@ -94,7 +94,12 @@ fn control_plane(look: &mut Look<'_>, cluster: &Answer<'_>) {
         );
     }
     dataplane(look, cluster);
-    private(look, cluster);
+    private_api(
+        look,
+        cluster,
+        "/apiServerAccessProfile/enablePrivateCluster",
+        "it cannot be changed in place without the preview of API server integration: make the cluster anew",
+    );
 }
 
 fn dataplane(look: &mut Look<'_>, cluster: &Answer<'_>) {
@@ -111,40 +116,10 @@ fn dataplane(look: &mut Look<'_>, cluster: &Answer<'_>) {
     );
 }
 
-fn private(look: &mut Look<'_>, cluster: &Answer<'_>) {
-    let planned = look.context.cluster;
-    let private = cluster
-        .value
-        .pointer("/apiServerAccessProfile/enablePrivateCluster")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    let otherwise = warning(
-        "it cannot be changed in place without the preview of API server integration: make the cluster anew",
-    );
-    look.that(
-        private == planned.private,
-        "private API",
-        planned.private.to_string(),
-        private.to_string(),
-        place(cluster, "/apiServerAccessProfile/enablePrivateCluster"),
-        otherwise,
-    );
-}
-
 fn pool(look: &mut Look<'_>, cluster: &Answer<'_>, group: &NodeGroup) {
-    let subject = format!("node pool {}", group.name);
-    let pools = items(cluster, "/agentPoolProfiles");
-    let found = pools.iter().find(|(pool, _)| pool["name"] == group.name.as_str());
-    let otherwise = warning("`terraform apply` makes it");
-    look.that(
-        found.is_some(),
-        &subject,
-        "there",
-        "not there",
-        place(cluster, "/agentPoolProfiles"),
-        otherwise,
-    );
-    let Some((_, pointer)) = found else { return };
+    let Some((_, pointer, subject)) = node_pool(look, cluster, "/agentPoolProfiles", group) else {
+        return;
+    };
     let changed = || note("somebody changed it by hand: correct the pool or the plan");
     look.expect(
         cluster,

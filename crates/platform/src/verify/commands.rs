@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which commands record what is compared. All of them only read.
 
+use aws::{Call, Filter};
+
 use crate::file::{Cloud, Cluster, Egress, Identity, Platform};
 
 /// A command and the file its output goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recording {
+    /// The cluster.
+    pub cluster: String,
+    /// Its region.
+    pub region: String,
     /// The file, below the folder of the recording.
     pub file: String,
     /// The command.
     pub command: String,
+    /// The same question for this program's own client of AWS, where it is one to AWS.
+    pub call: Option<Call>,
+}
+
+/// A question to a cloud or a cluster.
+enum Question {
+    Aws(Call),
+    Command(String),
 }
 
 /// All recordings that a platform needs, in the order of the file.
@@ -25,106 +39,70 @@ pub fn recordings(platform: &Platform) -> Vec<Recording> {
 fn of(platform: &Platform, cluster: &Cluster) -> Vec<Recording> {
     let full = format!("{}-{}", platform.name, cluster.name);
     let mut list = match cluster.cloud {
-        Cloud::Aws => aws(cluster, &full),
-        Cloud::Azure => azure(cluster, &full),
-        Cloud::Gcp => vec![
-            (
-                "gcp/cluster.json".to_owned(),
-                format!(
-                    "gcloud container clusters describe {full} --region {} --format json",
-                    cluster.region
-                ),
-            ),
-            (
-                "gcp/subnet.json".to_owned(),
-                format!(
-                    "gcloud compute networks subnets describe {full}-nodes --region {} --format json",
-                    cluster.region
-                ),
-            ),
-        ],
+        Cloud::Aws => eks(cluster, &full),
+        Cloud::Azure => aks(cluster, &full),
+        Cloud::Gcp => gke(cluster, &full),
         Cloud::Machines => Vec::new(),
     };
     let kubectl = format!("kubectl --context {} get", cluster.name);
-    list.extend([
-        (
-            "kubernetes/nodes.json".to_owned(),
-            format!("{kubectl} nodes -o json"),
-        ),
-        (
-            "kubernetes/daemonsets.json".to_owned(),
-            format!("{kubectl} daemonsets -A -o json"),
-        ),
-        (
-            "kubernetes/services.json".to_owned(),
-            format!("{kubectl} services -n default -o json"),
-        ),
-    ]);
-    list.into_iter()
-        .map(|(file, command)| Recording {
-            file: format!("{}/{file}", cluster.name),
+    for (name, what) in [
+        ("nodes", "nodes"),
+        ("daemonsets", "daemonsets -A"),
+        ("services", "services -n default"),
+    ] {
+        let command = format!("{kubectl} {what} -o json");
+        list.push((format!("kubernetes/{name}.json"), Question::Command(command)));
+    }
+    let recording = |(name, question): (String, Question)| {
+        let (command, call) = match question {
+            Question::Aws(call) => (call.command(&cluster.region), Some(call)),
+            Question::Command(command) => (command, None),
+        };
+        Recording {
+            cluster: cluster.name.clone(),
+            region: cluster.region.clone(),
+            file: format!("{}/{name}", cluster.name),
             command,
-        })
-        .collect()
+            call,
+        }
+    };
+    list.into_iter().map(recording).collect()
 }
 
-fn aws(cluster: &Cluster, full: &str) -> Vec<(String, String)> {
-    let region = &cluster.region;
-    let tagged = format!("--filters Name=tag:thalweg.io/cluster,Values={}", cluster.name);
+fn eks(cluster: &Cluster, full: &str) -> Vec<(String, Question)> {
+    let tagged = || Filter::new("tag:thalweg.io/cluster", &cluster.name);
+    let name = || full.to_owned();
     let mut list = vec![
+        ("cluster".to_owned(), Call::DescribeCluster { cluster: name() }),
+        ("addons".to_owned(), Call::ListAddons { cluster: name() }),
+        ("vpcs".to_owned(), Call::DescribeVpcs(tagged())),
+        ("subnets".to_owned(), Call::DescribeSubnets(tagged())),
+        ("nat-gateways".to_owned(), Call::DescribeNatGateways(tagged())),
+        ("route-tables".to_owned(), Call::DescribeRouteTables(tagged())),
         (
-            "cluster",
-            format!("aws eks describe-cluster --region {region} --name {full}"),
-        ),
-        (
-            "addons",
-            format!("aws eks list-addons --region {region} --cluster-name {full}"),
-        ),
-        (
-            "vpcs",
-            format!("aws ec2 describe-vpcs --region {region} {tagged}"),
-        ),
-        (
-            "subnets",
-            format!("aws ec2 describe-subnets --region {region} {tagged}"),
-        ),
-        (
-            "nat-gateways",
-            format!(
-                "aws ec2 describe-nat-gateways --region {region} {}",
-                tagged.replace("--filters", "--filter")
-            ),
-        ),
-        (
-            "route-tables",
-            format!("aws ec2 describe-route-tables --region {region} {tagged}"),
-        ),
-        (
-            "node-role-policies",
-            format!("aws iam list-attached-role-policies --role-name {full}-node"),
+            "node-role-policies".to_owned(),
+            Call::ListAttachedRolePolicies {
+                role: format!("{full}-node"),
+            },
         ),
     ];
     if cluster.pods_in_network() && cluster.identity == Identity::PodIdentity {
-        list.push((
-            "pod-identity",
-            format!("aws eks list-pod-identity-associations --region {region} --cluster-name {full}"),
-        ));
+        let call = Call::ListPodIdentityAssociations { cluster: name() };
+        list.push(("pod-identity".to_owned(), call));
     }
-    let mut list: Vec<(String, String)> = list
-        .into_iter()
-        .map(|(name, command)| (format!("aws/{name}.json"), format!("{command} --output json")))
-        .collect();
     for group in &cluster.node_groups {
-        let command = format!(
-            "aws eks describe-nodegroup --region {region} --cluster-name {full} --nodegroup-name {} --output json",
-            group.name
-        );
-        list.push((format!("aws/node-groups/{}.json", group.name), command));
+        let call = Call::DescribeNodegroup {
+            cluster: name(),
+            group: group.name.clone(),
+        };
+        list.push((format!("node-groups/{}", group.name), call));
     }
-    list
+    list.into_iter()
+        .map(|(name, call)| (format!("aws/{name}.json"), Question::Aws(call)))
+        .collect()
 }
 
-fn azure(cluster: &Cluster, full: &str) -> Vec<(String, String)> {
+fn aks(cluster: &Cluster, full: &str) -> Vec<(String, Question)> {
     let mut list = vec![
         (
             "cluster",
@@ -146,6 +124,21 @@ fn azure(cluster: &Cluster, full: &str) -> Vec<(String, String)> {
         ));
     }
     list.into_iter()
-        .map(|(name, command)| (format!("azure/{name}.json"), command))
+        .map(|(name, command)| (format!("azure/{name}.json"), Question::Command(command)))
         .collect()
+}
+
+fn gke(cluster: &Cluster, full: &str) -> Vec<(String, Question)> {
+    let region = &cluster.region;
+    let gcloud = |what: String| Question::Command(format!("gcloud {what} --region {region} --format json"));
+    vec![
+        (
+            "gcp/cluster.json".to_owned(),
+            gcloud(format!("container clusters describe {full}")),
+        ),
+        (
+            "gcp/subnet.json".to_owned(),
+            gcloud(format!("compute networks subnets describe {full}-nodes")),
+        ),
+    ]
 }

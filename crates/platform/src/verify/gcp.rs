@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::look::{Answer, Look, critical, items, note, place, text, warning};
+use super::look::{Answer, Look, critical, items, node_pool, note, place, private_api, text, warning};
 use crate::address::Role;
 use crate::file::NodeGroup;
 
@@ -60,45 +60,21 @@ fn control_plane(look: &mut Look<'_>, cluster: &Answer<'_>) {
         addresses.services.to_string(),
         fixed(),
     );
-    private(look, cluster);
+    private_api(
+        look,
+        cluster,
+        "/privateClusterConfig/enablePrivateEndpoint",
+        "`gcloud container clusters update --enable-private-endpoint`, or correct the plan",
+    );
     for group in &planned.node_groups {
         pool(look, cluster, group);
     }
 }
 
-fn private(look: &mut Look<'_>, cluster: &Answer<'_>) {
-    let planned = look.context.cluster;
-    let private = cluster
-        .value
-        .pointer("/privateClusterConfig/enablePrivateEndpoint")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    let otherwise =
-        warning("`gcloud container clusters update --enable-private-endpoint`, or correct the plan");
-    look.that(
-        private == planned.private,
-        "private API",
-        planned.private.to_string(),
-        private.to_string(),
-        place(cluster, "/privateClusterConfig/enablePrivateEndpoint"),
-        otherwise,
-    );
-}
-
 fn pool(look: &mut Look<'_>, cluster: &Answer<'_>, group: &NodeGroup) {
-    let subject = format!("node pool {}", group.name);
-    let pools = items(cluster, "/nodePools");
-    let found = pools.iter().find(|(pool, _)| pool["name"] == group.name.as_str());
-    let otherwise = warning("`terraform apply` makes it");
-    look.that(
-        found.is_some(),
-        &subject,
-        "there",
-        "not there",
-        place(cluster, "/nodePools"),
-        otherwise,
-    );
-    let Some((pool, pointer)) = found else { return };
+    let Some((pool, pointer, subject)) = node_pool(look, cluster, "/nodePools", group) else {
+        return;
+    };
     let otherwise = note("correct the pool or the plan");
     look.expect(
         cluster,

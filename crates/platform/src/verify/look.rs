@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::{Answered, Deviation, Report, Severity, State, Unknown};
+use crate::file::NodeGroup;
 use crate::render::Context;
 
 /// What is said when a comparison fails.
@@ -130,6 +131,46 @@ impl<'a> Look<'a> {
             remedy: otherwise.remedy,
         });
     }
+}
+
+/// Whether the API is reachable from inside only, as planned. Where nothing is said, it is from outside.
+pub(super) fn private_api(look: &mut Look<'_>, cluster: &Answer<'_>, pointer: &str, remedy: &str) {
+    let planned = look.context.cluster.private;
+    let found = cluster
+        .value
+        .pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    look.that(
+        found == planned,
+        "private API",
+        planned.to_string(),
+        found.to_string(),
+        place(cluster, pointer),
+        warning(remedy),
+    );
+}
+
+/// The pool of a group in a list of pools: itself, its pointer, and what it is called in a report.
+pub(super) fn node_pool<'a>(
+    look: &mut Look<'_>,
+    cluster: &Answer<'a>,
+    pools: &str,
+    group: &NodeGroup,
+) -> Option<(&'a Value, String, String)> {
+    let subject = format!("node pool {}", group.name);
+    let found = items(cluster, pools)
+        .into_iter()
+        .find(|(pool, _)| pool["name"] == group.name.as_str());
+    look.that(
+        found.is_some(),
+        &subject,
+        "there",
+        "not there",
+        place(cluster, pools),
+        warning("`terraform apply` makes it"),
+    );
+    found.map(|(pool, pointer)| (pool, pointer, subject))
 }
 
 pub(super) fn place(answer: &Answer<'_>, pointer: &str) -> String {

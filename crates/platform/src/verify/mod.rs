@@ -119,6 +119,12 @@ impl State {
         self.answers.insert(path.to_owned(), Self::whole(value));
     }
 
+    /// Notes why there is no answer.
+    pub fn add_unknown(&mut self, path: &str, reason: impl Into<String>) {
+        self.answers
+            .insert(path.to_owned(), Answered::Useless(reason.into()));
+    }
+
     /// An answer that goes on elsewhere would make things seem missing.
     fn whole(value: Value) -> Answered {
         let more = [

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use aws::Call;
 use plan::cloud::{self, Cloud};
 use plan::data::{Age, Provenance, STALE_AFTER_MONTHS};
 use plan::date::Date;
@@ -15,6 +16,8 @@ use plan::price::{self, Price};
 use plan::refresh::{Answer, Comparison};
 use plan::{Capacity, InstanceTable, Mode, Network, Request};
 use serde::Serialize;
+
+use super::cloud::AwsArgs;
 
 mod render;
 mod space;
@@ -68,7 +71,7 @@ pub(crate) struct Args {
     /// Interfaces that pods may not use: 1 with the VPC CNI's custom networking
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     reserved_interfaces: u16,
-    /// Say what a pod costs in this region, where there is a dated price list
+    /// Say what a pod costs in this region, where there is a dated price list; with --refresh-from-aws, whose limits are asked for
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
     #[command(flatten)]
@@ -85,15 +88,21 @@ pub(crate) struct Args {
 
 /// Whose limits count.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("newer").args(["refresh", "refresh_from_aws"])))]
 struct DataArgs {
     /// Take newer limits from an answer of `aws ec2 describe-instance-types`; - reads standard input
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     refresh: Option<PathBuf>,
+    /// Take newer limits from EC2 itself, in the region of --region, the environment or the profile; nothing is changed
+    #[arg(long, conflicts_with = "refresh", help_heading = "Data")]
+    refresh_from_aws: bool,
+    #[command(flatten)]
+    aws: AwsArgs,
     /// The day of that answer [default: the file's own, or today]
     #[arg(long, value_name = "YYYY-MM-DD", requires = "refresh", help_heading = "Data")]
     answered: Option<Date>,
     /// Write the limits with the answer's to this file
-    #[arg(long, value_name = "FILE", requires = "refresh", help_heading = "Data")]
+    #[arg(long, value_name = "FILE", requires = "newer", help_heading = "Data")]
     save: Option<PathBuf>,
     /// Use limits that --save wrote instead of those that this version ships
     #[arg(long, value_name = "FILE", help_heading = "Data")]
@@ -157,9 +166,9 @@ const HOURS_PER_MONTH: f64 = 730.0;
 
 impl Args {
     /// Runs the verb.
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let today = today()?;
-        let (table, comparison) = self.data.table(today)?;
+        let (table, comparison) = self.data.table(today, self.region.as_deref()).await?;
         if let Some(path) = &self.data.save {
             write(path, &table.to_text())?;
         }
@@ -324,18 +333,24 @@ impl Args {
 }
 
 impl DataArgs {
-    fn table(&self, today: Date) -> anyhow::Result<(InstanceTable, Option<Comparison>)> {
+    async fn table(
+        &self,
+        today: Date,
+        region: Option<&str>,
+    ) -> anyhow::Result<(InstanceTable, Option<Comparison>)> {
         let table = match &self.data {
             Some(path) => InstanceTable::parse(&read(path)?).with_context(|| path.display().to_string())?,
             None => InstanceTable::shipped()?,
         };
-        let Some(path) = &self.refresh else {
+        let (answer, date) = if self.refresh_from_aws {
+            let answer = self.aws.client(region)?.ask(&Call::DescribeInstanceTypes).await?;
+            (Answer::parse(&answer.to_string())?, today)
+        } else if let Some(path) = &self.refresh {
+            let answer = Answer::parse(&read(path)?).with_context(|| path.display().to_string())?;
+            let written = || modified(path).unwrap_or(today);
+            (answer, self.answered.unwrap_or_else(written))
+        } else {
             return Ok((table, None));
-        };
-        let answer = Answer::parse(&read(path)?).with_context(|| path.display().to_string())?;
-        let date = match self.answered {
-            Some(date) => date,
-            None => modified(path).unwrap_or(today),
         };
         if date > today {
             bail!("the answer's day {date} is after today, {today}; correct --answered or the clock");

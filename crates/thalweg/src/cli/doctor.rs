@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use doctor::checks::{self, Selection};
-use doctor::facts::Facts;
+use doctor::facts::{CloudFacts, Facts};
 use doctor::finding::{Report, Severity};
 use doctor::record;
 
 pub(crate) use gather::{NodeArgs, run_in_lab, scope_facts};
 
 use super::agents::AgentArgs;
+use super::cloud::AwsArgs;
 use super::output::{self, Format};
 
 /// Warnings were found, nothing worse.
@@ -56,9 +57,50 @@ pub(crate) struct Args {
     /// What the cloud says, where that is not gathered: the part `cloud` of a record
     #[arg(long, value_name = "FILE")]
     cloud: Option<PathBuf>,
+    #[command(flatten)]
+    eks: EksArgs,
     /// Fail too when something could not be found out
     #[arg(long)]
     strict: bool,
+}
+
+/// What AWS is asked.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "AWS")]
+struct EksArgs {
+    /// Ask AWS about this EKS cluster: add-ons, network, peerings, the operator's role; nothing is changed
+    #[arg(long, value_name = "NAME", conflicts_with = "cloud")]
+    eks: Option<String>,
+    /// Its region [default: the environment's or the profile's]
+    #[arg(long, value_name = "NAME", requires = "eks")]
+    region: Option<String>,
+    /// The operator's role [default: that of its Pod Identity association]
+    #[arg(long, value_name = "NAME", requires = "eks")]
+    operator_role: Option<String>,
+    /// How pods get addresses, as in `thalweg iam`: what the operator's role has to suffice for
+    #[arg(long, value_name = "MODE", requires = "eks")]
+    operator_mode: Option<plan::Mode>,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+impl EksArgs {
+    /// Puts what AWS says in the place of what the cluster betrays of it.
+    async fn ask(&self, facts: &mut Facts) -> anyhow::Result<()> {
+        let Some(cluster) = &self.eks else { return Ok(()) };
+        let client = self.aws.client(self.region.as_deref())?;
+        let eks = doctor::gather::Eks {
+            cluster: cluster.clone(),
+            role: self.operator_role.clone(),
+            mode: self.operator_mode.map(|mode| mode.to_string()),
+        };
+        let asked = doctor::gather::aws(&client, &eks).await;
+        facts.cloud = CloudFacts {
+            pod_slots: std::mem::take(&mut facts.cloud.pod_slots),
+            ..asked
+        };
+        Ok(())
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -86,6 +128,7 @@ impl Args {
         if let Some(file) = &self.cloud {
             facts.cloud = record::load_cloud(file)?;
         }
+        self.eks.ask(&mut facts).await?;
         if let Some(file) = &self.record {
             record::save(file, &facts)?;
         }

@@ -5,6 +5,7 @@ mod advise;
 mod agents;
 mod capacity;
 mod cleanup;
+mod cloud;
 mod conflicts;
 mod connectivity;
 mod conntrack;
@@ -58,7 +59,7 @@ pub(crate) enum Verb {
     /// Plan, render and verify clusters from one file
     Platform(platform::Args),
     /// Compute how many pods fit on a node, and how long a subnet lasts
-    Capacity(capacity::Args),
+    Capacity(Box<capacity::Args>),
     /// Say which mode fits a cluster, why, and what is given up
     Advise(advise::Args),
     /// Print and check the AWS permissions that a mode needs
@@ -89,7 +90,7 @@ impl Verb {
             Self::Conflicts(args) => args.run(),
             Self::Upgrade(args) => args.run(),
             Self::Platform(args) => block_on(args.run()),
-            Self::Capacity(args) => args.run(),
+            Self::Capacity(args) => block_on(args.run()),
             Self::Advise(args) => block_on(args.run()),
             Self::Iam(args) => args.run(),
             Self::Drops(args) => block_on(args.run()),

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use comfy_table::Cell;
 
 use super::{Loaded, live};
+use crate::cli::cloud::AwsArgs;
 use crate::cli::output::{self, Format, Text, bad};
 
 /// `thalweg platform verify`
@@ -24,6 +25,11 @@ pub(super) struct Args {
     /// Print the commands that record the answers, as a shell script, and do nothing
     #[arg(long)]
     commands: bool,
+    /// Ask AWS itself about its clusters, by the same questions as --commands; nothing is changed
+    #[arg(long)]
+    aws: bool,
+    #[command(flatten)]
+    cloud: AwsArgs,
     /// Read nodes, DaemonSets and services of the clusters that this file leads to
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -60,20 +66,21 @@ impl Args {
             output::print(&script(&loaded))?;
             return Ok(ExitCode::SUCCESS);
         }
-        if self.state.is_none() && self.kubeconfig.is_none() {
+        if self.state.is_none() && self.kubeconfig.is_none() && !self.aws {
             bail!(
-                "nobody said what to compare with; give --state DIR (--commands prints how to record one), --kubeconfig FILE, or both"
+                "nobody said what to compare with; give --state DIR (--commands prints how to record one), --aws, --kubeconfig FILE, or several"
             );
         }
         let mut state = State::default();
         if let Some(directory) = &self.state {
             read(directory, directory, &mut state)?;
         }
+        let meant = |name: &str| self.cluster.as_deref().is_none_or(|only| only == name);
+        if self.aws {
+            live::ask_aws(&loaded.platform, &self.cloud, meant, &mut state).await?;
+        }
         if let Some(kubeconfig) = &self.kubeconfig {
-            for name in names
-                .iter()
-                .filter(|name| self.cluster.as_deref().is_none_or(|only| only == **name))
-            {
+            for name in names.iter().filter(|name| meant(name)) {
                 let context = self.context.as_deref().unwrap_or(name);
                 live::record(kubeconfig, context, name, &mut state).await;
             }

@@ -87,6 +87,8 @@ reasons! {
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175,
     /// A pod sent a router advertisement, a redirect or another neighbour message that only a gateway may send.
     FORBIDDEN_ICMPV6_MESSAGE = 176,
+    /// A pod sent a frame with a VLAN tag, with which it would leave the node in another network.
+    VLAN_FILTERED = 182,
     /// A packet came through the tunnel with another network identifier.
     INVALID_VNI = 183,
     /// An answer to a masqueraded packet ended its last hop at this node.

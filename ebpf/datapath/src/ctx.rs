@@ -46,6 +46,9 @@ impl Room {
     pub const TO_V6: Self = Self(1 << 8);
 }
 
+/// The number of the VLAN in a tag.
+const VLAN_ID: u32 = 0xfff;
+
 /// `PACKET_HOST`: the Ethernet destination is the receiving device's.
 const PACKET_HOST: u32 = 0;
 
@@ -141,6 +144,20 @@ impl Ctx {
     #[must_use]
     pub fn is_for_us(&self) -> bool {
         self.skb().pkt_type == PACKET_HOST
+    }
+
+    /// Whether the kernel has taken a VLAN tag (IEEE 802.1Q) off the frame, which it puts back wherever the packet goes.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_tagged(&self) -> bool {
+        self.skb().vlan_present != 0
+    }
+
+    /// Whether the tag names a VLAN; one of number 0 only says how urgent the frame is.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_of_vlan(&self) -> bool {
+        self.is_tagged() && self.skb().vlan_tci & VLAN_ID != 0
     }
 
     /// The low half of jiffies.

@@ -3,13 +3,15 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datapath::common::Reason;
 use datapath::common::nat::Ports;
 use netlink::netns;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use thalweg_tests_datapath::packet::Path;
 use thalweg_tests_datapath::{Node, require_root};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -253,5 +255,63 @@ fn two_thousand_connections_to_one_remote_do_not_get_into_each_others_way() {
         }
         let seen = echo.join().expect("server");
         assert!(seen.iter().all(|from| from.ip() == own));
+    }
+}
+
+#[test]
+fn a_pod_cannot_reach_a_vlan_and_what_comes_of_one_is_left_to_its_device() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::up();
+    node.attach();
+    let pod = &node.pods[0];
+    // Nobody answers an answer.
+    let frame = Path::new(pod.mac, pod.v4, Node::REMOTE_V4).echo(7, true);
+    for tag in [7, 0, 0xe007] {
+        send(&pod.netns, &tagged(&frame, tag));
+    }
+    send(&pod.netns, &frame);
+    eventually(|| node.count(Reason::FORWARDED) > 0);
+    assert_eq!(node.count(Reason::VLAN_FILTERED), 3);
+
+    let own = node.netlink.link("wire").expect("link").expect("wire").mac;
+    let mut frame = Path::new(pod.mac, Node::REMOTE_V4, pod.v4).echo(7, true);
+    frame[..6].copy_from_slice(&own.expect("a MAC").0);
+    let received = node.count(Reason::FORWARDED);
+    send(&node.world, &tagged(&frame, 7));
+    // No VLAN, but a priority.
+    send(&node.world, &tagged(&frame, 0xe000));
+    eventually(|| node.count(Reason::FORWARDED) > received);
+    assert_eq!(node.count(Reason::FORWARDED), received + 1);
+}
+
+/// A frame with a tag of IEEE 802.1Q: three bits of priority, one that is not used, twelve that name the VLAN.
+fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &[0x81, 0], &tag.to_be_bytes(), rest].concat()
+}
+
+/// Sends a frame as it is out of `eth0`.
+fn send(netns: impl AsFd, frame: &[u8]) {
+    let frame = frame.to_vec();
+    netns::run_in(netns.as_fd(), move || {
+        let device = nix::ifaddrs::getifaddrs().expect("devices").find_map(|one| {
+            let address = one.address.filter(|_| one.interface_name == "eth0")?;
+            address.as_link_addr().copied()
+        });
+        let (family, kind) = (AddressFamily::Packet, SockType::Raw);
+        let socket = socket::socket(family, kind, SockFlag::empty(), None).expect("socket");
+        socket::bind(socket.as_raw_fd(), &device.expect("eth0")).expect("bind");
+        socket::send(socket.as_raw_fd(), &frame, MsgFlags::empty()).expect("send");
+    })
+    .expect("namespace");
+}
+
+fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it does not come");
+        std::thread::yield_now();
     }
 }

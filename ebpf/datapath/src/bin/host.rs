@@ -23,7 +23,8 @@ fn from_wire(ctx: TcContext) -> i32 {
 /// What is not for a local pod, by its own address or by a masqueraded connection, goes on as if nobody had looked.
 #[inline(always)]
 fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
-    if !ctx.is_for_us() {
+    // What is of a VLAN comes by once more on the VLAN's own device, if the node has one.
+    if !ctx.is_for_us() || ctx.is_of_vlan() {
         return Ok(Verdict::Pass);
     }
     let ethertype = parse::ethernet(ctx)?.ethertype.get();

@@ -22,6 +22,9 @@ fn from_pod(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
+    if ctx.is_tagged() {
+        return Err(Drop::new(Reason::VLAN_FILTERED));
+    }
     let ethernet = parse::ethernet(ctx)?;
     let ethertype = ethernet.ethertype.get();
     match ethertype {

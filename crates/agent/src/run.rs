@@ -72,6 +72,8 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     let mut stop = Stop::new().context("signals cannot be handled")?;
     privileges::check()?;
     let _lock = Lock::take(&config.run_dir)?;
+    // The run directory may be this agent's own, and the programs another's: seen before the plugin's socket is taken from that one.
+    let _programs = Datapath::lock(&config.bpffs)?;
     let api = k8s::connect(config.kubeconfig.as_deref()).await?;
     // The watches are on their way while the kernel's side is being restored.
     let tables = Tables::watch(&config, &api);
@@ -193,15 +195,11 @@ struct Kernel {
     steps: Steps,
     /// Taken for as long as the agent runs.
     _tunnel_port: Option<UdpSocket>,
-    /// Held for as long as the agent runs.
-    _lock: std::fs::File,
 }
 
 impl Kernel {
     fn start(config: &Config, nodes: Table<Node>, granted: Option<Table<NodePools>>) -> anyhow::Result<Self> {
         let tunnel = tunnel(config)?;
-        // The run directory may be another agent's own, the programs are not.
-        let lock = Datapath::lock(&config.bpffs)?;
         let tunnel_port = tunnel.map(|tunnel| tunnel.reserve_port()).transpose()?.flatten();
         let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
         let (conntrack, counters) = (datapath.conntrack(), datapath.counters());
@@ -232,7 +230,6 @@ impl Kernel {
             timeouts,
             steps,
             _tunnel_port: tunnel_port,
-            _lock: lock,
         })
     }
 

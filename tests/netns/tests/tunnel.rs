@@ -144,6 +144,28 @@ fn a_narrow_link_between_nodes_lowers_the_mtu_to_the_node_behind_it() {
     }
 }
 
+#[test]
+fn back_in_native_routing_nothing_of_the_tunnel_stays() {
+    let edit = |spec: &mut Spec| spec.routing = Routing::Vxlan;
+    let Some(lab) = start("native-again", edit) else {
+        return;
+    };
+    let of_tunnel = || {
+        let look = "ip -o link; ls /sys/fs/bpf/thalweg/links";
+        let there = said(&run(&lab, "node-1", &["sh", "-c", look]));
+        there.matches("thalweg_tunnel").count()
+    };
+    assert_eq!(of_tunnel(), 2, "the device and its program");
+    let config = lab.node("node-1").unwrap().run_dir.join("thalweg-lab/agent.yaml");
+    let settings = std::fs::read_to_string(&config).unwrap();
+    let native = settings.replace("\"tunnel\"", "\"native\"");
+    assert_ne!(native, settings);
+    std::fs::write(&config, native).unwrap();
+    lab.restart_agent("node-1", nix::sys::signal::Signal::SIGTERM)
+        .unwrap();
+    assert_eq!(of_tunnel(), 0);
+}
+
 /// Makes a link of the router towards a node narrower.
 fn narrow(lab: &Lab, link: &str, mtu: u32) {
     let router = lab.state().underlay.as_ref().expect("a router").pid;

@@ -388,7 +388,9 @@ impl Worker {
             Err(error) => warn!(%error, "stray rows could not be removed"),
         }
         let mut live = self.endpoints.host_ifnames();
-        live.extend([HOST_LINK, HOST_PEER, TUNNEL_LINK].map(str::to_owned));
+        live.extend([HOST_LINK, HOST_PEER].map(str::to_owned));
+        let tunnel = self.options.tunnel.filter(|tunnel| tunnel.device);
+        live.extend(tunnel.map(|_| TUNNEL_LINK.to_owned()));
         live.extend(self.host.devices.iter().map(|device| device.name.clone()));
         match self.kernel.datapath.prune_links(&live) {
             Ok(0) => {}

@@ -98,6 +98,9 @@ impl NetConf {
                 "letters, digits, '_', '.' and '-'",
             ));
         }
+        if command == Command::Del {
+            map.retain(|key, value| is_needed_by_del(key, value));
+        }
         refuse_unknown(&map)?;
         refuse_foreign_duties(&map)?;
         let conf = Self {
@@ -186,6 +189,16 @@ fn verb_exists(command: Command, version: Version) -> Result<(), Error> {
         ),
         format!("set cniVersion to {} or later", since.as_str()),
     ))
+}
+
+/// A configuration that somebody has spoiled since the ADD must not keep a pod from being deleted: DEL needs to find the agent
+/// and nothing else.
+fn is_needed_by_del(key: &str, value: &Value) -> bool {
+    match key {
+        "cniVersion" | "name" | "socket" => true,
+        "log-level" => LogLevel::deserialize(value).is_ok(),
+        _ => false,
+    }
 }
 
 /// A key without a namespace that nobody defines is a mistake in our section; `example.com/key` belongs to somebody else.

@@ -89,7 +89,7 @@ pub struct Env {
     pub attachment: Attachment,
     /// `CNI_NETNS`, if set and not empty.
     pub netns: Option<String>,
-    /// From `CNI_ARGS`.
+    /// From `CNI_ARGS`, of ADD.
     pub pod: Pod,
 }
 
@@ -126,7 +126,9 @@ impl Env {
         env.attachment.ifname = get("CNI_IFNAME").unwrap_or_default();
         env.attachment.check()?;
         env.netns = get("CNI_NETNS");
-        env.pod = parse_args(&get("CNI_ARGS").unwrap_or_default())?;
+        if command == Command::Add {
+            env.pod = parse_args(&get("CNI_ARGS").unwrap_or_default())?;
+        }
         Ok(env)
     }
 }

@@ -142,6 +142,32 @@ fn wrong_configurations_name_key_and_value() {
 }
 
 #[test]
+fn what_is_spoiled_since_the_add_does_not_keep_a_pod() {
+    for (key, value) in [
+        ("sokcet", json!("/x")),
+        ("ipam", json!({"type": "host-local"})),
+        ("prevResult", json!({"ips": 3})),
+        ("dns", json!("10.0.0.1")),
+        ("log-level", json!("loud")),
+    ] {
+        let conf = conf_with(key, value);
+        assert!(parse("DEL", &conf).is_ok(), "{conf}");
+        assert!(parse("ADD", &conf).is_err(), "{conf}");
+    }
+    let spoiled = |key: &str| {
+        if key == "CNI_ARGS" {
+            Some("K8S_POD_NAME=a b".into())
+        } else {
+            vars("DEL")(key)
+        }
+    };
+    assert!(Env::parse(Command::Del, spoiled).is_ok());
+    assert!(Env::parse(Command::Add, spoiled).is_err());
+    // Whom to ask is needed all the same.
+    assert!(parse("DEL", &conf_with("socket", json!(1))).is_err());
+}
+
+#[test]
 fn keys_of_others_are_left_alone() {
     for key in ["runtimeConfig", "args", "example.com/annotation", "disableCheck"] {
         assert!(parse("ADD", &conf_with(key, json!({"a": [1]}))).is_ok(), "{key}");

@@ -124,6 +124,7 @@ fn wrong_values_are_refused() {
         "conntrack: {maxEntries: 3}",
         "conntrack: {gcIntervalSeconds: 0}",
         "conntrack: {timeouts: {synSeconds: 1.5}}",
+        "conntrack: {timeouts: {establishedSeconds: 2592000}}",
         "events: {ringBytes: 5000}",
         "metricsAddress: '9964'",
         "log: {format: xml}",

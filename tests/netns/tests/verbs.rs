@@ -6,10 +6,12 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Output;
 use std::time::Duration;
 
-use lab::spec::Topology;
-use lab::{Lab, Target};
+use lab::Lab;
+use lab::spec::{Routing, Topology};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
-use thalweg_tests_netns::{eventually, run, said, start, thalweg};
+use thalweg_tests_netns::{agent_status, eventually, run, said, start, thalweg};
 
 #[test]
 fn all_connectivity_scenarios_hold_on_one_segment() {
@@ -136,7 +138,9 @@ fn a_drop_is_shown_with_its_reason_and_followed_as_it_happens() {
         .unwrap();
     let (sender, lines) = std::sync::mpsc::channel();
     let output = BufReader::new(follower.stdout.take().unwrap());
-    std::thread::spawn(move || output.lines().try_for_each(|line| sender.send(line.unwrap())));
+    let reader = std::thread::spawn(move || {
+        let _ = output.lines().try_for_each(|line| sender.send(line.unwrap()));
+    });
     let line = OnceCell::new();
     eventually("the drop is followed", || {
         spoof();
@@ -150,8 +154,14 @@ fn a_drop_is_shown_with_its_reason_and_followed_as_it_happens() {
         (&"drop".into(), &SPOOFED.into()),
         "{event}"
     );
-    follower.kill().unwrap();
-    follower.wait().unwrap();
+    // Nobody reads any more.
+    drop(lines);
+    let follower = std::cell::RefCell::new(follower);
+    eventually("a follower without a reader ends", || {
+        spoof();
+        follower.borrow_mut().try_wait().unwrap().is_some()
+    });
+    reader.join().unwrap();
 }
 
 /// An address that no pod has.
@@ -172,37 +182,23 @@ fn an_agent_that_does_not_answer_is_listed_and_fails_nothing_else() {
 
 #[test]
 fn cleanup_refuses_a_running_agent_and_dry_runs_remove_nothing() {
-    let Some(lab) = start("verbs-clean", |_| ()) else {
+    let Some(lab) = start("verbs-clean", |spec| spec.routing = Routing::Vxlan) else {
         return;
     };
-    let clean = |arguments: &[&str]| {
-        let arguments: Vec<String> = ["cleanup"]
-            .iter()
-            .chain(arguments)
-            .map(|argument| (*argument).to_owned())
-            .collect();
-        let program = thalweg_tests_netns::program().display().to_string();
-        let mut command = lab
-            .command(&Target::Node("node-1".into()), &program, &arguments)
-            .unwrap();
-        command.output().unwrap()
-    };
-    let refused = clean(&["--yes"]);
-    assert!(
-        !refused.status.success() && said(&refused).contains("stop it first"),
-        "{}",
-        said(&refused)
-    );
     // The directory of an agent that is not there: what the running one owns is found all the same.
-    let dry = said(&clean(&[
-        "--dry-run",
-        "--run-dir",
-        "/run/nobody",
-        "--cni-conf-dir",
-        "/run/cni/net.d",
-    ]));
+    let elsewhere = ["--run-dir", "/run/nobody", "--cni-conf-dir", CNI_CONF_DIR];
+    for arguments in [vec!["--yes"], [&["--yes"], &elsewhere[..]].concat()] {
+        let refused = clean(&lab, &arguments);
+        assert!(
+            !refused.status.success() && said(&refused).contains("stop it first"),
+            "{}",
+            said(&refused)
+        );
+    }
+    let dry = said(&clean(&lab, &[&["--dry-run"], &elsewhere[..]].concat()));
     for part in [
         "device thalweg_host",
+        "device thalweg_tunnel",
         "device tw",
         "route 10.244.",
         "05-thalweg.conflist",
@@ -211,6 +207,38 @@ fn cleanup_refuses_a_running_agent_and_dry_runs_remove_nothing() {
         assert!(dry.contains(part), "{part}: {dry}");
     }
     assert!(lab.node("node-1").is_ok_and(|node| lab.agent_is_ready(&node)));
+}
+
+#[test]
+fn cleanup_leaves_nothing() {
+    let Some(lab) = start("verbs-gone", |spec| spec.routing = Routing::Vxlan) else {
+        return;
+    };
+    let agent = Pid::from_raw(agent_status(&lab, "node-1").pid.cast_signed());
+    // Otherwise it would start another agent.
+    assert!(lab.state().daemon.signal(Signal::SIGKILL));
+    kill(agent, Signal::SIGKILL).unwrap();
+    eventually("the agent is gone", || {
+        !std::path::Path::new(&format!("/proc/{agent}/root")).exists()
+    });
+    let cleaned = clean(&lab, &["--yes", "--cni-conf-dir", CNI_CONF_DIR]);
+    assert!(cleaned.status.success(), "{}", said(&cleaned));
+    let again = said(&clean(&lab, &["--dry-run", "--cni-conf-dir", CNI_CONF_DIR]));
+    assert!(again.contains("Nothing of Thalweg"), "{again}");
+    let links = said(&run(&lab, "node-1", &["ip", "-o", "link"]));
+    assert!(!links.contains("thalweg") && !links.contains(" tw"), "{links}");
+    let routes = said(&run(&lab, "node-1", &["ip", "route"]));
+    assert!(!routes.contains("10.244."), "{routes}");
+}
+
+/// Where the runtime of a lab's node looks for network configurations.
+const CNI_CONF_DIR: &str = "/run/cni/net.d";
+
+/// `thalweg cleanup` on the first node.
+fn clean(lab: &Lab, arguments: &[&str]) -> Output {
+    let program = thalweg_tests_netns::program().display().to_string();
+    let arguments = [&[program.as_str(), "cleanup"], arguments].concat();
+    run(lab, "node-1", &arguments)
 }
 
 fn assert_all_pass(lab: &Lab, skipped: u64) {

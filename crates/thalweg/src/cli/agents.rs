@@ -379,7 +379,9 @@ impl RawArgs {
         if self.follow {
             let mut pieces = Box::pin(http::follow(&self.socket, &self.path).await?);
             while let Some(piece) = pieces.try_next().await? {
-                output::print(&String::from_utf8_lossy(&piece))?;
+                if !output::print_on(&String::from_utf8_lossy(&piece))? {
+                    break;
+                }
             }
             return Ok(ExitCode::SUCCESS);
         }

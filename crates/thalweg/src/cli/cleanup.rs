@@ -2,18 +2,20 @@
 //! `thalweg cleanup`: leaves nothing of Thalweg on this node. Everything is found in the kernel and in the file system,
 //! by the same marks that the agent finds it by; nothing else is touched.
 
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use agent::apply::HOST_LINK;
+use agent::tunnel::TUNNEL_LINK;
 use anyhow::{Result, bail};
+use datapath::{Datapath, LoadError};
 use netlink::{Netlink, ROUTE_PROTOCOL, Route};
 
 use super::output;
 
-/// The device that pods' networks are routed to; its peer goes with it.
-const HOST_LINK: &str = "thalweg_host";
 /// How many hexadecimal digits follow the prefix of a pod's device.
 const DIGITS: usize = 12;
 
@@ -68,10 +70,23 @@ impl Args {
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
+        let _programs = self.lock()?;
         if !self.yes && !confirmed()? {
             bail!("nothing was removed");
         }
         remove(&items)
+    }
+
+    /// An agent of another run directory, or one that hangs, has its programs locked all the same. Where there is nothing to
+    /// lock, nobody has.
+    fn lock(&self) -> Result<Option<File>> {
+        if !self.bpffs.join("thalweg").exists() {
+            return Ok(None);
+        }
+        match Datapath::lock(&self.bpffs) {
+            Err(error @ LoadError::InUse(_)) => bail!("{error}"),
+            other => Ok(other.ok()),
+        }
     }
 
     /// In the order of removal: no new pods first, then the programs off the devices, then the devices.
@@ -87,13 +102,10 @@ impl Args {
         }
         let routes = netlink.routes(Some(ROUTE_PROTOCOL))?;
         items.extend(routes.into_iter().map(|route| Item::Route(Box::new(route))));
-        let links = netlink
-            .links()?
-            .into_iter()
-            .filter(|link| link.kind.as_deref() == Some("veth"));
+        let links = netlink.links()?.into_iter();
         items.extend(
             links
-                .filter(|link| is_ours(&link.name))
+                .filter(|link| is_ours(&link.name, link.kind.as_deref()))
                 .map(|link| Item::Link(link.name)),
         );
         if self.run_dir.exists() {
@@ -103,11 +115,16 @@ impl Args {
     }
 }
 
-fn is_ours(name: &str) -> bool {
+/// Of a pair, one device takes the other with it.
+fn is_ours(name: &str, kind: Option<&str>) -> bool {
     let is_pods = name
         .strip_prefix(cni::HOST_IFNAME_PREFIX)
         .is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    is_pods || name == HOST_LINK
+    match kind {
+        Some("veth") => is_pods || name == HOST_LINK,
+        Some("vxlan" | "geneve") => name == TUNNEL_LINK,
+        _ => false,
+    }
 }
 
 fn confirmed() -> Result<bool> {
@@ -206,9 +223,11 @@ mod tests {
 
     #[test]
     fn only_our_devices_are_ours() {
-        assert!(is_ours("tw0123456789ab") && is_ours(HOST_LINK));
+        assert!(is_ours("tw0123456789ab", Some("veth")) && is_ours(HOST_LINK, Some("veth")));
+        assert!(is_ours(TUNNEL_LINK, Some("vxlan")) && is_ours(TUNNEL_LINK, Some("geneve")));
         for foreign in ["eth0", "tw0", "tw0123456789ag", "two123456789ab1", "thalweg_lab"] {
-            assert!(!is_ours(foreign), "{foreign}");
+            assert!(!is_ours(foreign, Some("veth")), "{foreign}");
         }
+        assert!(!is_ours("tw0123456789ab", Some("vxlan")) && !is_ours(TUNNEL_LINK, None));
     }
 }

@@ -104,13 +104,19 @@ impl Args {
         }
         let mut answers = agents.follow::<EventLine>(&path);
         while let Some(Answer { node, result }) = answers.next().await {
-            match result {
-                Err(error) => output::complain(&node, &error)?,
-                Ok(view) if self.output == Format::Json => {
-                    output::print(&format!("{}\n", serde_json::to_string(&Row { node, view })?))?;
+            let text = match result {
+                Err(error) => {
+                    output::complain(&node, &error)?;
+                    continue;
                 }
-                Ok(EventLine::Drop(event)) => output::print(&line(&node, &event))?,
-                Ok(EventLine::Lost(lost)) => output::print(&gap(&node, &lost))?,
+                Ok(view) if self.output == Format::Json => {
+                    format!("{}\n", serde_json::to_string(&Row { node, view })?)
+                }
+                Ok(EventLine::Drop(event)) => line(&node, &event),
+                Ok(EventLine::Lost(lost)) => gap(&node, &lost),
+            };
+            if !output::print_on(&text)? {
+                return Ok(ExitCode::SUCCESS);
             }
         }
         Ok(ExitCode::FAILURE)

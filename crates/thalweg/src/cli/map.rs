@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use api::agent::{MapRowView, MapView};
 use comfy_table::Cell;
 
@@ -51,6 +52,9 @@ impl Args {
                 output::list(output, &rows, &unreachable, || list(&rows))
             }
             Verb::Dump { name, agents, output } => {
+                if !is_name(&name) {
+                    bail!("{name:?} cannot be a map's name; `thalweg map list` shows which there are");
+                }
                 let answers = agents
                     .agents()
                     .await?
@@ -61,6 +65,12 @@ impl Args {
             }
         }
     }
+}
+
+/// Agents may be of another version: only they know which maps there are.
+fn is_name(text: &str) -> bool {
+    let may_be = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !text.is_empty() && text.bytes().all(may_be)
 }
 
 fn list(rows: &[Row<MapView>]) -> Text {
@@ -125,6 +135,14 @@ fn nested(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_word_is_not_asked_for() {
+        assert!(is_name("nat_addresses") && is_name("ct4_v2"));
+        for text in ["", "a b", "../status", "nat?x=y"] {
+            assert!(!is_name(text), "{text}");
+        }
+    }
 
     #[test]
     fn a_row_reads_as_pairs() {

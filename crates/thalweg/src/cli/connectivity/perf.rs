@@ -2,6 +2,7 @@
 //! `thalweg connectivity perf`
 
 use std::io::IsTerminal;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     flows: usize,
     /// Seconds for each figure
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     duration: f64,
     /// Over IPv6
     #[arg(long)]
@@ -37,6 +38,15 @@ pub(super) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+/// Less shows nothing, and nobody waits for more.
+const DURATIONS: RangeInclusive<f64> = 0.1..=3600.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| DURATIONS.contains(seconds));
+    let expected = || format!("a number from {} to {}", DURATIONS.start(), DURATIONS.end());
+    seconds.ok_or_else(expected)
 }
 
 impl Args {
@@ -106,4 +116,17 @@ fn table(figures: &[Figure]) -> Text {
         ]);
     }
     Text::from(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_one_that_somebody_waits_for() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for text in ["0", "-1", "nan", "inf", "1e30", "long"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

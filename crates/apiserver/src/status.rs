@@ -135,12 +135,15 @@ impl ApiError {
         .about(resource, name)
     }
 
+    /// With details although there are none: `kubectl debug` looks into them unasked.
     pub(crate) fn no_such_path() -> Self {
-        Self::new(
+        let mut error = Self::new(
             StatusCode::NOT_FOUND,
             "NotFound",
             "the server could not find the requested resource",
-        )
+        );
+        error.details = Some(Box::new(json!({})));
+        error
     }
 
     pub(crate) fn already_exists(resource: &str, name: &str) -> Self {

@@ -381,6 +381,11 @@ async fn mistakes_in_manifests_are_found() {
         let error = cluster.fails_with(&["create", "-f", "-"], &pod(spec)).await;
         has(&error, &[expected]);
     }
+    cluster.ok(&["run", "plain", "--image", "x"]).await;
+    let debug = cluster
+        .fails_with(&["debug", "plain", "--image", "x", "--profile", "general"], "")
+        .await;
+    has(&debug, &["ephemeral containers are disabled"]);
     let policy = |peer: &str| {
         format!(
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: policy}}\n\

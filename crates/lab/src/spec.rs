@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use api::config::{Config, File, Inputs};
 use ipnet::IpNet;
 use model::Family;
 use serde::de::value::SeqAccessDeserializer;
@@ -271,6 +272,9 @@ impl Default for Spec {
     }
 }
 
+/// What a description of a lab is usually called.
+const FILE: &str = "lab.yaml";
+
 impl Spec {
     /// Reads a `lab.yaml`.
     ///
@@ -314,6 +318,7 @@ impl Spec {
             );
         }
         self.check_nodes()?;
+        self.check_agent()?;
         for (key, cidrs) in [
             ("podCIDRs", &self.pod_cidrs),
             ("serviceCIDRs", &self.service_cidrs),
@@ -321,6 +326,22 @@ impl Spec {
             self.check_families(key, cidrs)?;
         }
         Ok(())
+    }
+
+    /// As the agents will do it, and would end by.
+    fn check_agent(&self) -> Result<(), Error> {
+        let wrong = |what: &dyn std::fmt::Display| Error::Refused(format!("agent: {what}"));
+        // JSON is YAML.
+        let settings = serde_json::to_vec(&self.agent).map_err(|error| wrong(&error))?;
+        let inputs = Inputs {
+            file: Some(File {
+                path: Path::new(FILE),
+                content: &settings,
+            }),
+            hostname: Some("node-1"),
+            ..Inputs::default()
+        };
+        Config::load(inputs).map(drop).map_err(|error| wrong(&error))
     }
 
     fn check_nodes(&self) -> Result<(), Error> {
@@ -439,6 +460,8 @@ mod tests {
             ),
             ("nodes: -1", "nodes"),
             ("nodes: 0", "nodes: 0"),
+            ("agent: {mtu: big}", "mtu: \"big\" (from file lab.yaml)"),
+            ("agent: {tunnelPotr: 1}", "did you mean tunnelPort?"),
             ("nodes: 201", "nodes: 201"),
             ("name: Lab", "\"Lab\""),
             ("topology: ring", "ring"),

@@ -87,7 +87,7 @@ pub enum LoadError {
     /// The object inside this binary is unusable.
     #[error("cannot load object {object}: {source}")]
     Object {
-        /// `pod` or `host`.
+        /// `pod`, `host` or `tunnel`.
         object: &'static str,
         /// What aya said.
         source: Box<aya::EbpfError>,

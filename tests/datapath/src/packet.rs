@@ -314,7 +314,7 @@ pub fn fragments(frame: &[u8], id: u16, bytes: usize) -> Vec<Vec<u8>> {
             let more = if number == last { 0 } else { 0x2000 };
             fragment[16..18].copy_from_slice(&(20 + length).to_be_bytes());
             fragment[18..20].copy_from_slice(&id.to_be_bytes());
-            fragment[20..22].copy_from_slice(&(offset / 8 | more).to_be_bytes());
+            fragment[20..22].copy_from_slice(&((offset / 8) | more).to_be_bytes());
             renew_ip_checksum(&mut fragment);
         } else {
             fragment[18..20].copy_from_slice(&(8 + length).to_be_bytes());

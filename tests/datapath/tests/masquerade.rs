@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods and the world: one packet through one program, and what it looks like outside.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 

@@ -69,7 +69,7 @@ impl Answers {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdviseError {
     /// A question that does not exist.
-    #[error("there is no question `{name}`{}", data::suggestion(.nearest))]
+    #[error("there is no question `{name}`{}; `thalweg advise --list` shows all", data::suggestion(.nearest))]
     UnknownQuestion {
         /// What was given.
         name: String,

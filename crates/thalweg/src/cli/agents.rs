@@ -23,25 +23,34 @@ const LABS: &str = "/run/thalweg-lab";
 
 /// Which agents to ask. Without any of these: the agents of the only running lab, or else the agent of this node.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Which agents")]
 pub(crate) struct AgentArgs {
     /// The agents of this lab
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Which agents", long, value_name = "NAME")]
     lab: Option<String>,
     /// The agents of the cluster that this file leads to
-    #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+    #[arg(
+        help_heading = "Which agents",
+        long,
+        value_name = "FILE",
+        conflicts_with = "lab"
+    )]
     kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig, if not its current one
-    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    #[arg(
+        help_heading = "Which agents",
+        long,
+        value_name = "NAME",
+        requires = "kubeconfig"
+    )]
     context: Option<String>,
     /// The namespace of the agents' pods
-    #[arg(long, value_name = "NAME", requires = "kubeconfig", default_value = cluster::AGENT_NAMESPACE)]
+    #[arg(help_heading = "Which agents", long, value_name = "NAME", requires = "kubeconfig", default_value = cluster::AGENT_NAMESPACE)]
     agent_namespace: String,
     /// The agent of this node, by its socket
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["lab", "kubeconfig"])]
+    #[arg(help_heading = "Which agents", long, value_name = "FILE", conflicts_with_all = ["lab", "kubeconfig"])]
     socket: Option<PathBuf>,
     /// Only the agent of this node
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Which agents", long, value_name = "NAME")]
     node: Option<String>,
 }
 
@@ -366,7 +375,7 @@ pub(crate) struct RawArgs {
     /// The path, with its query
     path: String,
     /// The agent's socket
-    #[arg(long, value_name = "FILE", default_value = SOCKET)]
+    #[arg(help_heading = "Which agents", long, value_name = "FILE", default_value = SOCKET)]
     socket: PathBuf,
     /// The answer has no end: print it as it comes
     #[arg(long)]

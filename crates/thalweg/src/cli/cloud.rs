@@ -6,13 +6,12 @@ use aws::{Client, Profile, Settings};
 
 /// Which AWS is asked, and as whom.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "AWS")]
 pub(crate) struct AwsArgs {
     /// The profile whose keys are taken [default: the keys of the environment, else those of AWS_PROFILE]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "AWS", long, value_name = "NAME")]
     aws_profile: Option<String>,
     /// Where AWS's services are, if not at their own addresses
-    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
+    #[arg(help_heading = "AWS", long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
     aws_endpoint: Option<String>,
 }
 

@@ -66,19 +66,18 @@ pub(crate) struct Args {
 
 /// What AWS is asked.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "AWS")]
 struct EksArgs {
     /// Ask AWS about this EKS cluster: add-ons, network, peerings, the operator's role; nothing is changed
-    #[arg(long, value_name = "NAME", conflicts_with = "cloud")]
+    #[arg(help_heading = "AWS", long, value_name = "NAME", conflicts_with = "cloud")]
     eks: Option<String>,
     /// Its region [default: the environment's or the profile's]
-    #[arg(long, value_name = "NAME", requires = "eks")]
+    #[arg(help_heading = "AWS", long, value_name = "NAME", requires = "eks")]
     region: Option<String>,
     /// The operator's role [default: that of its Pod Identity association]
-    #[arg(long, value_name = "NAME", requires = "eks")]
+    #[arg(help_heading = "AWS", long, value_name = "NAME", requires = "eks")]
     operator_role: Option<String>,
     /// How pods get addresses, as in `thalweg iam`: what the operator's role has to suffice for
-    #[arg(long, value_name = "MODE", requires = "eks")]
+    #[arg(help_heading = "AWS", long, value_name = "MODE", requires = "eks")]
     operator_mode: Option<plan::Mode>,
     #[command(flatten)]
     aws: AwsArgs,

@@ -309,7 +309,7 @@ fn closing(text: &mut Text, report: &Report) {
     for dated in &report.data {
         text.line(format!("- {}", source(dated)));
         if dated.age.stale {
-            text.line("  refresh them: aws ec2 describe-instance-types | thalweg capacity --refresh - --save FILE, then --data FILE");
+            text.line("  refresh them: thalweg capacity --refresh-from-aws --region NAME --save FILE, then --data FILE");
         }
     }
 }

@@ -17,40 +17,80 @@ use super::Row;
 
 /// What is asked of a subnet.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "How long addresses last")]
 pub(super) struct SpaceArgs {
     /// The subnet that nodes and pods take addresses from
-    #[arg(long, value_name = "CIDR", conflicts_with = "pod_cidr")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "CIDR",
+        conflicts_with = "pod_cidr"
+    )]
     subnet: Option<Ipv4Net>,
     /// The pod CIDR that each node gets a range of
-    #[arg(long, value_name = "CIDR")]
+    #[arg(help_heading = "How long addresses last", long, value_name = "CIDR")]
     pod_cidr: Option<Ipv4Net>,
     /// Used addresses of the subnet [default: what the nodes of now take]
-    #[arg(long, value_name = "NUMBER", requires = "subnet")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "NUMBER",
+        requires = "subnet"
+    )]
     used: Option<u32>,
     /// A file with the used addresses, one a line; - reads standard input
-    #[arg(long, value_name = "FILE", requires = "subnet", conflicts_with = "used")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "FILE",
+        requires = "subnet",
+        conflicts_with = "used"
+    )]
     used_addresses: Option<PathBuf>,
     /// How used addresses lie, and new ones will: packed is the best that can be, spread the worst [default: all three]
-    #[arg(long, value_enum, requires = "subnet")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_enum,
+        requires = "subnet"
+    )]
     fragmentation: Option<Lie>,
     /// The seed of --fragmentation random
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "NUMBER",
+        default_value_t = 1
+    )]
     seed: u64,
     /// Nodes that run now
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0
+    )]
     nodes: u32,
     /// New nodes each month, as in 5, or in percent, as in 10%
-    #[arg(long, value_name = "GROWTH", default_value = "0")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "GROWTH",
+        default_value = "0"
+    )]
     growth: Growth,
     /// Pods on a node [default: as many as it can run]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(help_heading = "How long addresses last", long, value_name = "NUMBER")]
     pods_per_node: Option<u32>,
     /// Addresses kept ready on each node [default: the network's own habit]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(help_heading = "How long addresses last", long, value_name = "NUMBER")]
     warm: Option<u32>,
     /// How far to look
-    #[arg(long, value_name = "MONTHS", default_value_t = 60)]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "MONTHS",
+        default_value_t = 60
+    )]
     horizon: u32,
 }
 

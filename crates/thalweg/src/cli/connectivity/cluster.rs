@@ -16,25 +16,46 @@ use crate::cli::http;
 
 /// Which cluster.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Which cluster")]
 pub(super) struct ClusterArgs {
     /// This lab; if there is only one, that is it
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Which cluster", long, value_name = "NAME")]
     lab: Option<String>,
     /// The cluster that this file leads to
-    #[arg(long, value_name = "FILE", conflicts_with = "lab", requires = "image")]
+    #[arg(
+        help_heading = "Which cluster",
+        long,
+        value_name = "FILE",
+        conflicts_with = "lab",
+        requires = "image"
+    )]
     kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig, if not its current one
-    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    #[arg(
+        help_heading = "Which cluster",
+        long,
+        value_name = "NAME",
+        requires = "kubeconfig"
+    )]
     context: Option<String>,
     /// The namespace of the agents' pods
-    #[arg(long, value_name = "NAME", requires = "kubeconfig", default_value = kube::AGENT_NAMESPACE)]
+    #[arg(help_heading = "Which cluster", long, value_name = "NAME", requires = "kubeconfig", default_value = kube::AGENT_NAMESPACE)]
     agent_namespace: String,
     /// The image of test pods; see below
-    #[arg(long, value_name = "IMAGE", requires = "kubeconfig")]
+    #[arg(
+        help_heading = "Which cluster",
+        long,
+        value_name = "IMAGE",
+        requires = "kubeconfig"
+    )]
     image: Option<String>,
     /// Where this program is in the image
-    #[arg(long, value_name = "FILE", requires = "image", default_value = "thalweg")]
+    #[arg(
+        help_heading = "Which cluster",
+        long,
+        value_name = "FILE",
+        requires = "image",
+        default_value = "thalweg"
+    )]
     image_program: String,
 }
 

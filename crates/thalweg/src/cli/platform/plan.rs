@@ -47,7 +47,7 @@ fn text(plan: &Plan, subnets: bool) -> Text {
         .iter()
         .map(|(pool, left)| format!("{pool} {left}"))
         .collect();
-    text.line(format!("\nAddresses left in the pools: {}", join(free)));
+    text.line(format!("\nAddresses left in the pools: {}", free.join(", ")));
     text.section("Capacity", &capacity(plan));
     notes(plan, &mut text);
     text.section("Cost of the machines", &cost(plan));

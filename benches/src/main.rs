@@ -47,7 +47,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Bench {
-    /// Only groups whose name contains this: rates, tunnels, cni, agent, programs, lab
+    /// Only groups whose name contains this: rates, tunnels, world, cni, agent, programs, lab
     #[arg(long, value_name = "TEXT")]
     group: Option<String>,
     /// Only rates whose name contains this, such as `same node TCP_RR 1 cpu`
@@ -163,6 +163,10 @@ impl Bench {
                 .figures
                 .extend(agent::starts(&programs, if self.quick { 2 } else { 7 })?);
         }
+        if self.wants("world") {
+            let compared = rates::compare_masquerade(&programs, effort, cpus, |name| self.wants_rate(name));
+            results.comparisons.extend(compared?);
+        }
         if ["rates", "tunnels", "cni", "programs"]
             .iter()
             .any(|group| self.wants(group))
@@ -191,17 +195,7 @@ impl Bench {
             results.comparisons.extend(comparisons);
             results.figures.extend(figures);
         }
-        let wanted = |name: &str| {
-            let wanted = self
-                .filter
-                .as_ref()
-                .is_none_or(|filter| name.contains(filter.as_str()));
-            if wanted {
-                // Whether anybody sees the progress is no reason to stop.
-                let _ = say(name);
-            }
-            wanted
-        };
+        let wanted = |name: &str| self.wants_rate(name);
         if self.wants("rates") {
             results
                 .comparisons
@@ -222,6 +216,19 @@ impl Bench {
         self.group
             .as_ref()
             .is_none_or(|wanted| group.contains(wanted.as_str()))
+    }
+
+    /// Whether a rate is to be measured; says so.
+    fn wants_rate(&self, name: &str) -> bool {
+        let wanted = self
+            .filter
+            .as_ref()
+            .is_none_or(|filter| name.contains(filter.as_str()));
+        if wanted {
+            // Whether anybody sees the progress is no reason to stop.
+            let _ = say(name);
+        }
+        wanted
     }
 }
 

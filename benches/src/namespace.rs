@@ -85,22 +85,34 @@ impl Namespace {
     pub(crate) fn ip<S: AsRef<str>>(&self, lines: &[S]) -> Result<()> {
         let mut batch = lines.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("\n");
         batch.push('\n');
-        let mut command = self.command("ip");
+        self.feed("ip", &["-batch", "-"], "iproute2", &batch)
+    }
+
+    /// Adds a ruleset of `nft`.
+    pub(crate) fn nft(&self, ruleset: &str) -> Result<()> {
+        self.feed("nft", &["-f", "-"], "nftables", ruleset)
+    }
+
+    /// Runs a program of a package that reads commands from its standard input.
+    fn feed(&self, program: &str, arguments: &[&str], package: &str, commands: &str) -> Result<()> {
+        let mut command = self.command(program);
         command
-            .args(["-batch", "-"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().context("run ip (package iproute2)")?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("run {program} (package {package})"))?;
         child
             .stdin
             .take()
-            .context("ip has a standard input")?
-            .write_all(batch.as_bytes())?;
+            .with_context(|| format!("{program} has a standard input"))?
+            .write_all(commands.as_bytes())?;
         let output = child.wait_with_output()?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
-            "ip: {}; the commands were:\n{batch}",
+            "{program}: {}; the commands were:\n{commands}",
             complaint.trim()
         );
         Ok(())

@@ -72,6 +72,9 @@ const TUNNELS: [(&str, &[&str]); 3] = [
     ),
 ];
 
+/// What the ratio of connections to the world to those that netfilter masquerades must be at least.
+const MASQUERADE_GOAL: f64 = 1.1;
+
 /// Where load runs.
 struct Scope {
     name: &'static str,
@@ -179,6 +182,30 @@ pub(crate) fn compare_tunnels(
         )?);
     }
     Ok(all)
+}
+
+/// Pods to the world with their node's address there, against kernel routing with nftables, as [`compare_in`] does.
+pub(crate) fn compare_masquerade(
+    programs: &Programs,
+    effort: Effort,
+    cpus: [usize; 2],
+    wanted: impl FnMut(&str) -> bool,
+) -> Result<Vec<Comparison>> {
+    let arguments = ["--set", "enableIPv4Masquerade=true"];
+    let subject = Subject::start_as("bench-world", programs, 1, 1, &arguments)?;
+    let scope = Scope {
+        name: "pod to world",
+        subject: subject.path_to_world("pod-1-1")?,
+        rivals: vec![Rival {
+            name: "kernel routing + nftables",
+            path: reference::masqueraded_to_world()?,
+            goals: Goals {
+                crr: Some(MASQUERADE_GOAL),
+                ..Goals::default()
+            },
+        }],
+    };
+    compare_in(&[scope], &[&subject], effort, cpus, wanted)
 }
 
 /// Compares everything whose name `wanted` approves of. Each CPU set is measured on its own: one CPU for both ends,

@@ -2,7 +2,7 @@
 //! What Thalweg is compared with, set up as somebody would who wants it to be fast.
 //!
 //! *Kernel routing*: pods are namespaces joined by veth to a node namespace that forwards; neighbours are static, there
-//! is no filter and no connection tracking. *Bridge plugin*: Debian's `bridge` with its masquerade rules and
+//! is no filter and no connection tracking, except where addresses are translated. *Bridge plugin*: Debian's `bridge` with its masquerade rules and
 //! `host-local`, and static routes between nodes.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -97,6 +97,49 @@ pub(crate) fn tunnelled_across() -> Result<Path> {
         server,
         target: pod_address(2, 1),
         between,
+    })
+}
+
+/// Kernel routing from a pod to a machine that is no node, with the node's address there by netfilter.
+pub(crate) fn masqueraded_to_world() -> Result<Path> {
+    let (node, world) = (Namespace::node()?, Namespace::new()?);
+    world.ip(&["link add br0 type bridge stp_state 0", "link set br0 up"])?;
+    let (uplink, port) = (
+        uplink(&node, 1),
+        End {
+            namespace: &world,
+            name: "port1",
+            mac: 11,
+        },
+    );
+    join(uplink, port)?;
+    world.ip(&[
+        "link set port1 master br0",
+        "link set br0 address 02:74:77:be:00:0c",
+    ])?;
+    let bridge = End {
+        name: "br0",
+        mac: 12,
+        ..port
+    };
+    let (own, target) = (node_address(1), node_address(9));
+    uplink.assign(&format!("{own}/24"))?;
+    bridge.assign(&format!("{target}/24"))?;
+    uplink.knows(target, &bridge)?;
+    bridge.knows(own, &uplink)?;
+    node.nft(
+        "table ip bench {
+            chain postrouting {
+                type nat hook postrouting priority srcnat;
+                ip saddr 10.99.1.0/24 ip daddr != 10.99.0.0/16 oifname eth0 masquerade fully-random;
+            }
+        }",
+    )?;
+    Ok(Path {
+        client: routed_pod(&node, 1, 1)?,
+        server: world,
+        target,
+        between: vec![node],
     })
 }
 

@@ -110,6 +110,19 @@ impl Subject {
         })
     }
 
+    /// The path from a pod to the underlay's own address, which is no node's.
+    pub(crate) fn path_to_world(&self, client: &str) -> Result<Path> {
+        let addresses = self.lab.api_addresses();
+        let target = addresses.into_iter().find(std::net::IpAddr::is_ipv4);
+        let underlay = self.lab.state().underlay.context("the lab has no underlay")?;
+        Ok(Path {
+            client: self.pod(client)?,
+            server: Namespace::open(&underlay.namespace("net"))?,
+            target: target.context("the underlay has no IPv4 address")?,
+            between: Vec::new(),
+        })
+    }
+
     fn pod(&self, name: &str) -> Result<Namespace> {
         let pod = self.lab.pod("default", name)?;
         Namespace::open(

@@ -5,6 +5,7 @@
 //! cost of a transaction. Everything is in namespaces that this process alone holds, or in labs that end with it.
 
 mod agent;
+mod answers;
 mod attach;
 mod cni;
 mod conditions;
@@ -47,7 +48,8 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Bench {
-    /// Only groups whose name contains this: rates, tunnels, world, cni, agent, programs, lab
+    /// Only groups whose name contains this: rates, tunnels, world, cni, agent, programs, lab,
+    /// doctor, planner
     #[arg(long, value_name = "TEXT")]
     group: Option<String>,
     /// Only rates whose name contains this, such as `same node TCP_RR 1 cpu`
@@ -166,6 +168,15 @@ impl Bench {
         if self.wants("world") {
             let compared = rates::compare_masquerade(&programs, effort, cpus, |name| self.wants_rate(name));
             results.comparisons.extend(compared?);
+        }
+        let times = if self.quick { 2 } else { 10 };
+        if self.wants("doctor") {
+            say("doctor")?;
+            results.figures.push(answers::doctor(&programs, times)?);
+        }
+        if self.wants("planner") {
+            say("planner")?;
+            results.figures.push(answers::plan(&programs, times)?);
         }
         if ["rates", "tunnels", "cni", "programs"]
             .iter()

@@ -38,7 +38,7 @@ fn render(results: &Results, committed: Option<&Results>, section: impl Fn(&str,
         ),
         ("Each end on a CPU of its own", rates(results, 2)),
         ("CNI plugins", cni(results)),
-        ("Agent and lab", figures(&results.figures)),
+        ("Agent, lab, doctor and planner", figures(&results.figures)),
         ("Programs during TCP_RR", programs(&results.programs, committed)),
     ];
     for (heading, table) in groups {

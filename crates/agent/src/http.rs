@@ -2,6 +2,7 @@
 //! The agent's own socket: what the command line and monitoring ask. Reads only.
 
 mod events;
+mod health;
 mod status;
 mod views;
 
@@ -113,6 +114,7 @@ fn full(site: Site) -> Router {
         .route("/v1/maps", get(maps))
         .route("/v1/maps/{name}", get(map_rows))
         .route("/v1/conntrack", get(conntrack))
+        .route("/v1/health", get(health::get))
         .route("/v1/events", get(events::get))
         .fallback(unknown)
         .with_state(site)

@@ -11,6 +11,7 @@ pub mod conflist;
 pub mod delete_queue;
 pub mod endpoints;
 pub mod events;
+pub mod health;
 pub mod http;
 pub mod lock;
 pub mod masquerade;

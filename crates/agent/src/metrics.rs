@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use state::Status;
 
 use crate::apply::View;
+use crate::health::Kind;
 use crate::observe::{Observed, resident_bytes};
 
 /// Reads everything that is kept elsewhere.
@@ -30,6 +31,7 @@ impl Collector for Scrape {
         self.conntrack(out, &view)?;
         self.endpoints(out, &view)?;
         self.kubernetes(out)?;
+        self.health(out)?;
         apply(out, &view)
     }
 }
@@ -225,6 +227,30 @@ impl Scrape {
         )
     }
 
+    /// Of the families the worse one counts.
+    fn health(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Some(health) = &self.0.health else {
+            return Ok(());
+        };
+        let (mut up, mut latency) = (Vec::new(), Vec::new());
+        for peer in health.peers.snapshot().iter() {
+            for kind in Kind::ALL {
+                let labels = || -> Labels { vec![("peer", peer.node.clone()), ("kind", kind.to_string())] };
+                let probes = || peer.probes.iter().filter(|probe| probe.kind == kind);
+                if probes().next().is_none() {
+                    continue;
+                }
+                up.push((labels(), u64::from(probes().all(|probe| probe.outcome.is_ok()))));
+                let slowest = probes().filter_map(|probe| probe.outcome.as_ref().ok()).max();
+                latency.extend(slowest.map(|time| (labels(), time.as_secs_f64())));
+            }
+        }
+        let help = "Whether another node or a pod of it answered when it was last tried";
+        out.gauges("thalweg_health_up", help, up)?;
+        let help = "How long the answer took";
+        out.gauges("thalweg_health_latency_seconds", help, latency)
+    }
+
     fn kubernetes(&self, out: &mut Out<'_, '_>) -> fmt::Result {
         let watches: Vec<_> = self
             .0
@@ -322,12 +348,15 @@ impl Out<'_, '_> {
         ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
     }
 
-    fn gauges(
+    fn gauges<V: EncodeGaugeValue + Copy + fmt::Debug>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
+        values: impl IntoIterator<Item = (Labels, V)>,
+    ) -> fmt::Result
+    where
+        ConstGauge<V>: prometheus_client::encoding::EncodeMetric,
+    {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         values
             .into_iter()

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::apply::{Client, View};
 use crate::events::EventLog;
+use crate::health::Health;
 use crate::readiness::Readiness;
 
 /// Handles to whatever can be looked at. Nothing is changed through them.
@@ -47,6 +48,8 @@ pub struct Observed {
     pub features: Features,
     /// What happened.
     pub events: EventLog,
+    /// How this node reaches the others, unless that is off.
+    pub health: Option<Health>,
     /// Whether pods can be started.
     pub readiness: watch::Receiver<Readiness>,
 }

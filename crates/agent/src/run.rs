@@ -25,6 +25,7 @@ use crate::cni_server;
 use crate::conflist::Conflist;
 use crate::endpoints::Steps;
 use crate::events::{EventLog, EventThread};
+use crate::health;
 use crate::http::{self, Site};
 use crate::lock::Lock;
 use crate::masquerade::Masquerade;
@@ -329,8 +330,13 @@ fn observed(
     kernel: &Kernel,
     readiness: watch::Receiver<Readiness>,
 ) -> Observed {
+    let health = config.health.map(|settings| {
+        let (nodes, endpoints) = (tables.nodes.clone(), kernel.endpoints.clone());
+        health::start(&settings, &config.node_name, nodes, endpoints)
+    });
     Observed {
         config,
+        health,
         started,
         api_server: api.server.clone(),
         nodes: tables.nodes.clone(),
@@ -355,6 +361,9 @@ fn registry(kernel: &Kernel, tables: &Tables, observed: Arc<Observed>) -> Regist
         pool.counts.register(&mut registry);
     }
     kernel.apply.client.calls().register(&mut registry);
+    if let Some(health) = &observed.health {
+        health.counts.register(&mut registry);
+    }
     registry.register_collector(Box::new(Scrape(observed)));
     registry
 }

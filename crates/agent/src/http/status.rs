@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `GET /v1/status`: the agent's state on one screen.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use api::agent::{
     ConntrackSummary, DatapathView, DropView, EndpointSummary, EventSummary, KubernetesView, LimitView,
@@ -14,7 +14,7 @@ use datapath::common::{Reason, maps};
 use datapath::{CounterRow, Masquerade, ProgramInfo};
 use state::{Row, Table};
 
-use super::{Answer, Failure, Site, ask, views};
+use super::{Answer, Failure, Site, ask, health, views};
 use crate::apply::View;
 use crate::observe::{Observed, resident_bytes};
 
@@ -65,6 +65,10 @@ fn status(observed: &Observed, view: &View, counters: &[CounterRow], programs: V
         ipam: views::pools(view),
         conntrack: conntrack(observed, view),
         masquerade: view.masquerade.map(|on| masquerade(&on, view, counters)),
+        health: observed
+            .health
+            .as_ref()
+            .map(|health| health::summary(health, Instant::now())),
         drops: packets(
             counters
                 .iter()
@@ -201,11 +205,13 @@ fn tables(observed: &Observed, view: &View) -> Vec<TableView> {
         .iter()
         .filter(|route| matches!(route.status, state::Status::Error(_)))
         .count();
-    vec![
+    let mut tables = vec![
         table(&observed.nodes, failed),
         table(&observed.pods, 0),
         table(&observed.endpoints, view.endpoint_errors.len()),
-    ]
+    ];
+    tables.extend(observed.health.as_ref().map(|health| table(&health.peers, 0)));
+    tables
 }
 
 fn table<R: Row>(table: &Table<R>, errors: usize) -> TableView {

@@ -13,9 +13,11 @@
 //! | `GET /v1/maps`, `GET /v1/maps/{name}` | a list of [`MapView`], a list of [`MapRowView`] |
 //! | `GET /v1/conntrack?limit=&ip=` | [`ConntrackList`] |
 //! | `GET /v1/events?follow=1&last=&reason=&pod=&ip=` | [`EventLine`], one per line |
+//! | `GET /v1/health?probe=` | [`HealthView`]; with `probe=1` all nodes are tried first |
 //! | anything that fails | [`ErrorView`] with a 4xx or 5xx status |
 
 mod events;
+mod health;
 mod status;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use model::{EndpointId, Family, Mac, PodRef};
 use serde::{Deserialize, Serialize};
 
 pub use events::{ConntrackList, ConntrackSide, ConntrackView, EventLine, EventView, LostPlace, LostView};
+pub use health::{FailureView, HEALTH_FAILURES_MAX, HealthSummary, HealthView, PeerView, ProbeView};
 pub use status::{
     Condition, ConntrackSummary, DatapathView, DropView, EndpointSummary, EventSummary, KubernetesView,
     LimitView, MasqueradeSummary, ProgramView, Status, TableView,

@@ -119,6 +119,9 @@ pub const KEYS: &[Key] = &[
     key("conntrack.timeouts.icmpSeconds", "30", "SECONDS", "When an ICMP echo expires"),
     key("events.ringBytes", "1048576", "BYTES", "The size of the ring that carries events from the kernel"),
     key("metricsAddress", "", "ADDR", "Where /metrics is served over TCP, such as 127.0.0.1:9964; by default nowhere"),
+    key("health.enabled", "true", "BOOL", "Whether this node tries to reach the others and their pods, and answers them"),
+    key("health.intervalSeconds", "60", "SECONDS", "The time between two tries of the same node"),
+    key("health.port", "4240", "PORT", "The TCP port that agents answer each other on; the same on all nodes"),
     key("log.level", "info", "LEVEL", "What is logged: error, warn, info, debug or trace"),
     key("log.format", "text", "FORMAT", "How it is logged: text or json"),
 ];

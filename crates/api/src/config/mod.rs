@@ -154,6 +154,8 @@ pub struct Config {
     pub event_ring_bytes: u32,
     /// Where `/metrics` is served over TCP; nothing for the Unix socket only.
     pub metrics_address: Option<SocketAddr>,
+    /// Whether and how nodes try to reach each other; nothing where they do not.
+    pub health: Option<Health>,
     /// What is worth a log line.
     pub log_level: LogLevel,
     /// How log lines are written.
@@ -219,6 +221,15 @@ pub struct Cni {
     pub socket: PathBuf,
     /// Whether a stopping agent takes its network configuration away, so that no pod is started without it.
     pub remove_conf_on_exit: bool,
+}
+
+/// How nodes try to reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The time between two tries of the same node.
+    pub interval: Duration,
+    /// The TCP port that agents answer each other on. All nodes must have the same.
+    pub port: u16,
 }
 
 /// Connection tracking.
@@ -389,6 +400,7 @@ fn build(take: &mut Take) -> Config {
         },
         event_ring_bytes: take.value("events.ringBytes", parse::ring_bytes),
         metrics_address: take.value("metricsAddress", parse::optional_socket_address),
+        health: health(take),
         log_level: take.value("log.level", |raw| parse::one_of(raw, LOG_LEVELS)),
         log_format: take.value("log.format", |raw| parse::one_of(raw, LOG_FORMATS)),
         direct_node_routes: take.value("autoDirectNodeRoutes", |raw| {
@@ -470,6 +482,14 @@ const UNDERLAY_PROTOCOLS: &[(&str, UnderlayProtocol)] = &[
 /// Connections keep time in 32 bits of the kernel's ticks, half of which are the past. At 1,000 ticks a second that is 24.8 days:
 /// one that may be silent for longer would never expire.
 const TIMEOUT_SECONDS_MAX: u32 = 24 * 86_400;
+fn health(take: &mut Take) -> Option<Health> {
+    let enabled = take.value("health.enabled", parse::boolean);
+    let health = Health {
+        interval: take.value("health.intervalSeconds", |raw| parse::seconds(raw, 5..=3600)),
+        port: take.value("health.port", parse::port),
+    };
+    enabled.then_some(health)
+}
 
 fn timeouts(take: &mut Take) -> ConntrackTimeouts {
     let mut seconds = |key| take.value(key, |raw| parse::seconds(raw, 1..=TIMEOUT_SECONDS_MAX));

@@ -124,6 +124,10 @@ pub(super) fn count(raw: &Raw, range: RangeInclusive<u32>) -> Parsed<u32> {
     number(raw, &range).ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
 }
 
+pub(super) fn port(raw: &Raw) -> Parsed<u16> {
+    count(raw, 1..=u16::MAX.into()).map(|number| u16::try_from(number).unwrap_or(u16::MAX))
+}
+
 pub(super) fn seconds(raw: &Raw, range: RangeInclusive<u32>) -> Parsed<Duration> {
     number(raw, &range)
         .map(|seconds| Duration::from_secs(seconds.into()))

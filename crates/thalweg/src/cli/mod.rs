@@ -12,6 +12,7 @@ mod conntrack;
 mod doctor;
 mod drops;
 mod endpoint;
+mod health;
 mod http;
 mod iam;
 mod ipam;
@@ -32,6 +33,8 @@ use std::process::ExitCode;
 pub(crate) enum Verb {
     /// Show the state of all nodes on one screen
     Status(status::Args),
+    /// Show which node reaches which, and a pod of it
+    Health(health::Args),
     /// Show the pods that are attached
     #[command(visible_alias = "endpoints")]
     Endpoint(endpoint::Args),
@@ -81,6 +84,7 @@ impl Verb {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Status(args) => block_on(args.run()),
+            Self::Health(args) => block_on(args.run()),
             Self::Endpoint(args) => block_on(args.run()),
             Self::Node(args) => block_on(args.run()),
             Self::Ipam(args) => block_on(args.run()),

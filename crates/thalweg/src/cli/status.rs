@@ -86,6 +86,19 @@ fn complaints(statuses: &[Status]) -> comfy_table::Table {
                 Cell::new(message),
             ]);
         }
+        let health = status.health.iter().flat_map(|health| &health.failures);
+        for failure in health {
+            table.add_row(vec![
+                Cell::new(&status.node),
+                bad(format!("way to {}", failure.peer)),
+                Cell::new(format!(
+                    "{} for {}: {}",
+                    output::join(&failure.kinds),
+                    output::duration(failure.since_seconds),
+                    failure.error
+                )),
+            ]);
+        }
         for skipped in &status.kubernetes.skipped_objects {
             table.add_row(vec![
                 Cell::new(&status.node),

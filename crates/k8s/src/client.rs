@@ -7,8 +7,13 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::watch::WATCH_SECONDS;
+
 /// How long to wait for a connection before trying again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection with a request under way may be silent: longer than any watch.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
 /// A client and where it connects to.
 #[derive(Clone)]
@@ -63,6 +68,10 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Api, ConnectError> {
         None => Config::incluster().map_err(ConnectError::InCluster)?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    // The client would try again by itself for minutes, and nobody would hear of it.
+    config.default_retry = false;
     let server = config.cluster_url.to_string();
     match Client::try_from(config) {
         Ok(client) => Ok(Api { client, server }),

@@ -177,3 +177,112 @@ fn term(lease: &Lease) -> u64 {
         .and_then(|number| u64::try_from(number).ok())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: LeaseTimes = LeaseTimes {
+        duration: Duration::from_secs(15),
+        deadline: Duration::from_secs(10),
+    };
+
+    #[test]
+    fn a_lease_that_is_renewed_is_never_taken_and_one_that_is_not_after_its_whole_duration() {
+        candidate(|election| {
+            let begin = Instant::now();
+            let at = |seconds| begin + Duration::from_secs(seconds);
+            assert_eq!(
+                election.claim(lease("other", 3, "1", 15), 0, at(0)),
+                Err("other".to_owned())
+            );
+            assert!(election.claim(lease("other", 3, "1", 15), 0, at(14)).is_err());
+            // Renewed in the last moment: all of its duration begins again, by our own clock.
+            assert!(election.claim(lease("other", 3, "2", 15), 0, at(15)).is_err());
+            assert!(election.claim(lease("other", 3, "2", 15), 0, at(29)).is_err());
+            let taken = election.claim(lease("other", 3, "2", 15), 0, at(30)).unwrap();
+            assert_eq!((holder(&taken), term(&taken)), ("we", 4));
+            assert_eq!(
+                taken.metadata.resource_version.as_deref(),
+                Some("2"),
+                "only if nobody else did"
+            );
+        });
+    }
+
+    #[test]
+    fn the_duration_that_the_holder_wrote_counts_and_not_ours() {
+        candidate(|election| {
+            let begin = Instant::now();
+            assert!(election.claim(lease("other", 1, "1", 40), 0, begin).is_err());
+            assert!(
+                election
+                    .claim(lease("other", 1, "1", 40), 0, begin + TIMES.duration * 2)
+                    .is_err()
+            );
+            assert!(
+                election
+                    .claim(lease("other", 1, "1", 40), 0, begin + Duration::from_secs(40))
+                    .is_ok()
+            );
+            // Nonsense is as if it had written none.
+            assert!(election.claim(lease("other", 1, "7", -1), 0, begin).is_err());
+            assert!(
+                election
+                    .claim(lease("other", 1, "7", -1), 0, begin + TIMES.duration)
+                    .is_ok()
+            );
+        });
+    }
+
+    #[test]
+    fn a_lease_that_was_given_up_is_taken_at_once_with_a_term_that_never_was() {
+        candidate(|election| {
+            let free = || lease("", 7, "1", 15);
+            let now = Instant::now();
+            assert_eq!(term(&election.claim(free(), 0, now).unwrap()), 8);
+            assert_eq!(term(&election.claim(free(), 20, now).unwrap()), 20);
+        });
+    }
+
+    #[test]
+    fn our_own_lease_keeps_its_term_and_the_time_of_its_beginning() {
+        candidate(|election| {
+            let now = Instant::now();
+            let first = election.claim(lease("", 7, "1", 15), 0, now).unwrap();
+            let acquired = first.spec.as_ref().unwrap().acquire_time.clone();
+            let second = election.claim(first, 99, now).unwrap();
+            assert_eq!(term(&second), 8);
+            assert_eq!(second.spec.unwrap().acquire_time, acquired);
+        });
+    }
+
+    fn candidate(test: impl FnOnce(&mut Election)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let nobody = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+            let client = Client::try_from(nobody).unwrap();
+            test(&mut Election::new(
+                client,
+                ("kube-system", "thalweg"),
+                "we".to_owned(),
+                TIMES,
+            ));
+        });
+    }
+
+    fn lease(holder: &str, transitions: i32, version: &str, seconds: i32) -> Lease {
+        Lease {
+            metadata: ObjectMeta {
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(holder.to_owned()),
+                lease_duration_seconds: Some(seconds),
+                lease_transitions: Some(transitions),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+}

@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime};
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
-use kube::runtime::utils::Backoff;
+use kube::runtime::watcher as start;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as start};
 use kube::{Client, Resource as _};
 use model::{IpPool, Machine, Namespace, Node, NodePools, Pod};
 use serde::de::DeserializeOwned;
@@ -27,6 +26,19 @@ const PAGE_SIZE: u32 = 100;
 
 /// The most objects whose errors are kept for status.
 const SKIPPED_MAX: usize = 32;
+
+/// How long a watch lasts.
+pub(crate) const WATCH_SECONDS: u32 = 120;
+
+/// How long the API may take to answer whether it is there.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Watches in a row that the API refuses to begin until everything is listed anew.
+const REFUSED_MAX: u32 = 3;
+
+/// What a server that has too much to do asks for, if it does not say (`Retry-After` of kube-apiserver), and what it may ask for.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+const BUSY_PAUSE_MOST: Duration = Duration::from_secs(60);
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MOST: Duration = Duration::from_secs(15);
@@ -116,8 +128,34 @@ pub async fn watch_namespaces(
     run(api, watcher::Config::default(), Sink::new(namespaces, status)).await;
 }
 
-async fn run<R>(api: kube::Api<R::Object>, config: watcher::Config, mut sink: Sink<R>)
+/// How long the API may be silent.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// The API ends a watch after so many seconds, and it is taken up again where it was: one that hangs ends a little later.
+    watch_seconds: u32,
+    /// Between two objects of a list.
+    list: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    watch_seconds: WATCH_SECONDS,
+    list: Duration::from_secs(30),
+};
+
+async fn run<R>(api: kube::Api<R::Object>, config: watcher::Config, sink: Sink<R>)
 where
+    R: Parse,
+    R::Object: Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    run_with(api, config, sink, PATIENCE).await;
+}
+
+async fn run_with<R>(
+    api: kube::Api<R::Object>,
+    config: watcher::Config,
+    mut sink: Sink<R>,
+    patience: Patience,
+) where
     R: Parse,
     R::Object: Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -126,22 +164,91 @@ where
         limit: Some(1),
         ..ListParams::default()
     };
-    let stream = start(api.clone(), config.page_size(PAGE_SIZE)).backoff(Doubling::default());
-    let mut stream = pin!(stream);
+    let config = config.page_size(PAGE_SIZE).timeout(patience.watch_seconds);
     let mut answer = Box::pin(answers(&api, &probe));
+    let mut pauses = Doubling::default();
     loop {
-        let down = !sink.status.borrow().connected;
-        tokio::select! {
-            event = stream.next() => match event {
-                Some(Ok(event)) => sink.take(event),
-                Some(Err(error)) => sink.failed(&error),
-                None => return,
-            },
-            // A watch that was taken up again says nothing until an object changes: somebody has to ask.
-            () = &mut answer, if down => {
-                sink.connected();
-                answer = Box::pin(answers(&api, &probe));
+        // One list, and what follows it.
+        let mut stream = pin!(start(api.clone(), config.clone()));
+        let mut progress = Progress::default();
+        loop {
+            let down = !sink.status.borrow().connected;
+            let limit = if progress.listed {
+                Duration::MAX
+            } else {
+                patience.list
+            };
+            tokio::select! {
+                event = tokio::time::timeout(limit, stream.next()) => match event {
+                    Ok(Some(Ok(event))) => {
+                        // That a list begins says nothing of the API.
+                        if !matches!(event, Event::Init) {
+                            pauses.reset();
+                        }
+                        progress.take(&event);
+                        sink.take(event);
+                    }
+                    Ok(Some(Err(error))) => {
+                        sink.failed(telemetry::log::with_causes(&error));
+                        let again = progress.failed(&error);
+                        tokio::time::sleep(pauses.after(&error)).await;
+                        if again {
+                            break;
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(_) => {
+                        let seconds = patience.list.as_secs_f32();
+                        sink.failed(format!("the API has not gone on with a list for {seconds} s"));
+                        break;
+                    }
+                },
+                // A watch that was taken up again says nothing until an object changes: somebody has to ask.
+                () = &mut answer, if down => {
+                    sink.connected();
+                    answer = Box::pin(answers(&api, &probe));
+                }
             }
+        }
+    }
+}
+
+/// How far a list and the watches after it have come.
+#[derive(Debug, Default)]
+struct Progress {
+    listed: bool,
+    /// Watches in a row that the API refused to begin, though it answered.
+    refused: u32,
+}
+
+impl Progress {
+    fn take<K>(&mut self, event: &Event<K>) {
+        self.refused = 0;
+        match event {
+            Event::Init => self.listed = false,
+            Event::InitDone => self.listed = true,
+            Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
+        }
+    }
+
+    /// Whether to begin anew with a list, where the watcher itself would go on as if nothing were missing.
+    fn failed(&mut self, error: &watcher::Error) -> bool {
+        match error {
+            watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+                self.refused += u32::from(!matches!(status.code, 429 | 503));
+                // Gone: where we were is too long ago. The same refusal again and again: it may be in the future, when the API's own
+                // store was set back (504, "Too large resource version").
+                status.code == 410 || self.refused >= REFUSED_MAX
+            }
+            // What could not be read is lost, unless it is the connection that broke.
+            watcher::Error::WatchFailed(error) => !matches!(
+                error,
+                kube::Error::ReadEvents(_) | kube::Error::HyperError(_) | kube::Error::Service(_)
+            ),
+            watcher::Error::InitialListFailed(_)
+            | watcher::Error::WatchStartFailed(_)
+            | watcher::Error::WatchError(_)
+            | watcher::Error::NoResourceVersion => false,
         }
     }
 }
@@ -153,7 +260,8 @@ where
 {
     for pause in Doubling::default() {
         tokio::time::sleep(pause).await;
-        if api.list_metadata(probe).await.is_ok() {
+        let answer = tokio::time::timeout(ANSWER_PATIENCE, api.list_metadata(probe)).await;
+        if matches!(answer, Ok(Ok(_))) {
             return;
         }
     }
@@ -180,7 +288,8 @@ impl<R: Parse> Sink<R> {
 
     fn take(&mut self, event: Event<R::Object>) {
         match event {
-            Event::Init => self.begin(),
+            // Nothing was heard of the API yet.
+            Event::Init => return self.begin(),
             Event::InitApply(object) => {
                 if let Some(row) = self.parse(object) {
                     self.staged.push(row);
@@ -250,8 +359,7 @@ impl<R: Parse> Sink<R> {
         result.ok()
     }
 
-    fn failed(&self, error: &watcher::Error) {
-        let text = telemetry::log::with_causes(error);
+    fn failed(&self, text: String) {
         self.status.send_modify(|status| {
             // One line per outage; the rest is in the counter.
             if status.connected || status.errors == 0 {
@@ -313,9 +421,37 @@ impl Iterator for Doubling {
     }
 }
 
-impl Backoff for Doubling {
+impl Doubling {
     fn reset(&mut self) {
         *self = Self::default();
+    }
+
+    /// The pause after an error: not shorter than what the API asks for.
+    fn after(&mut self, error: &watcher::Error) -> Duration {
+        let pause = self.next().unwrap_or(BACKOFF_MOST);
+        pause.max(asked_for(error).unwrap_or_default())
+    }
+}
+
+fn asked_for(error: &watcher::Error) -> Option<Duration> {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => return None,
+    };
+    let said = status
+        .details
+        .as_ref()
+        .map_or(0, |details| details.retry_after_seconds);
+    match (said, status.code) {
+        (0, 429) => Some(BUSY_PAUSE),
+        (0, _) => None,
+        (seconds, _) => Some(Duration::from_secs(seconds.into()).min(BUSY_PAUSE_MOST)),
     }
 }
 
@@ -326,5 +462,7 @@ fn spread() -> f64 {
     0.75 + f64::from(u16::try_from(random).unwrap_or_default()) / 131_072.0
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

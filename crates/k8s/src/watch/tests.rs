@@ -63,7 +63,7 @@ fn an_error_shows_in_the_status_and_what_is_known_stays() {
     let mut watch = Watch::new();
     watch.sink.take(Event::Apply(node("a", "10.244.0.0/24")));
     assert!(watch.status.borrow().connected);
-    watch.sink.failed(&watcher::Error::NoResourceVersion);
+    watch.sink.failed("no resourceVersion".to_owned());
     assert!(!watch.status.borrow().connected);
     assert!(
         watch

@@ -273,6 +273,7 @@ fn datapath_options(config: &Config, tunnel: Option<&Tunnel>) -> datapath::Optio
             events_bytes: config.event_ring_bytes,
         },
         attach: AttachMode::Auto,
+        former: datapath::MIGRATIONS,
     }
 }
 

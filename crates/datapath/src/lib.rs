@@ -15,6 +15,7 @@ mod endpoints;
 mod error;
 mod events;
 mod features;
+mod former;
 mod gc;
 mod inspect;
 mod load;
@@ -43,6 +44,7 @@ pub use endpoints::EndpointsMap;
 pub use error::{AttachError, LoadError, MapError};
 pub use events::{Event, EventReader};
 pub use features::Features;
+pub use former::{Carried, Former, MIGRATIONS, Migration};
 pub use gc::Timeouts;
 pub use inspect::{MapInfo, MapRow, ProgramInfo};
 pub use map::HashMap;
@@ -82,6 +84,29 @@ impl Datapath {
     /// When another process has it, or `bpffs` is no BPF file system.
     pub fn lock(bpffs: &Path) -> Result<File, LoadError> {
         Pins::create(bpffs)?.lock()
+    }
+
+    /// Carries rows of an earlier version over once more: right before the first program is replaced. Costs nothing where there are none.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn carry_over(&mut self) -> Result<Vec<Carried>, LoadError> {
+        let Self { loaded, .. } = self;
+        let each = loaded.former.iter();
+        each.map(|found| found.carry_over(&loaded.pins)).collect()
+    }
+
+    /// The same after the last program was replaced; then the maps of the earlier version go.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read, or its pin not be removed: then the next start does it again.
+    pub fn finish_carry_over(&mut self) -> Result<Vec<Carried>, LoadError> {
+        let carried = self.carry_over()?;
+        let mut former = std::mem::take(&mut self.loaded.former).into_iter();
+        former.try_for_each(former::Found::remove)?;
+        Ok(carried)
     }
 
     /// Attaches `from_pod` to the host end of a pod's veth. If a program is there already, it is replaced in place.

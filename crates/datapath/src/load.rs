@@ -25,7 +25,7 @@ use crate::nat::Nat;
 use crate::pins::{Displaced, Pins};
 use crate::{
     Conntrack, Counters, EndpointsMap, EventReader, Features, HashMap, Limits, LoadError, NodeRow, Options,
-    PrefixesMap, sys,
+    PrefixesMap, former, sys,
 };
 
 /// The objects, as the build left them.
@@ -63,6 +63,8 @@ pub(crate) struct Loaded {
     pub(crate) node: NodeRow,
     pub(crate) counters: Counters,
     pub(crate) features: Features,
+    /// Maps of an earlier version.
+    pub(crate) former: Vec<former::Found>,
 }
 
 pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError> {
@@ -79,6 +81,10 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     let mut objects = load_objects(options.node, &pins, &specs, &features)?;
     for displaced in displaced {
         carry_over(&pins, displaced)?;
+    }
+    let former = former::find(&pins, options.former)?;
+    for found in &former {
+        found.carry_over(&pins)?;
     }
     let fd = |objects: &mut [Ebpf], name| {
         program_fd(objects, name).map_err(|error| LoadError::Object {
@@ -102,6 +108,7 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
         objects,
         specs,
         features,
+        former,
     };
     Ok((loaded, events))
 }

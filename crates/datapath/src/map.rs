@@ -79,6 +79,11 @@ impl<K: Bytes, V: Bytes> HashMap<K, V> {
         sys::update(self.fd(), key.as_bytes(), value.as_bytes()).map_err(self.error("write a row"))
     }
 
+    /// Writes a row; `false`: there is one already, which stays.
+    pub fn insert_new(&self, key: &K, value: &V) -> Result<bool, MapError> {
+        sys::insert_new(self.fd(), key.as_bytes(), value.as_bytes()).map_err(self.error("write a row"))
+    }
+
     /// Deletes a row; `false`: was absent.
     pub fn remove(&self, key: &K) -> Result<bool, MapError> {
         sys::delete(self.fd(), key.as_bytes()).map_err(self.error("delete a row"))

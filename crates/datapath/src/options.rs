@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use datapath_common::{NodeConfig, maps};
 
+use crate::{MIGRATIONS, Migration};
+
 /// The settings of the datapath.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -16,6 +18,8 @@ pub struct Options {
     pub limits: Limits,
     /// How programs are attached.
     pub attach: AttachMode,
+    /// Maps of earlier versions whose rows are carried over; in the order in which rows need each other.
+    pub former: &'static [Migration],
 }
 
 impl Options {
@@ -27,6 +31,7 @@ impl Options {
             node,
             limits: Limits::default(),
             attach: AttachMode::Auto,
+            former: MIGRATIONS,
         }
     }
 }

@@ -124,14 +124,15 @@ impl Pins {
     }
 }
 
-enum Examined {
+/// What is where a map should be.
+pub(crate) enum Examined {
     Absent,
     Fits,
     OtherSize(OwnedFd, u32),
     Unusable(String),
 }
 
-fn examine(path: &Path, spec: &Spec) -> Examined {
+pub(crate) fn examine(path: &Path, spec: &Spec) -> Examined {
     match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Examined::Absent,
         Ok(metadata) if metadata.is_dir() => return Examined::Unusable("is a directory".to_owned()),

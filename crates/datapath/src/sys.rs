@@ -87,12 +87,28 @@ pub(crate) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::R
 }
 
 pub(crate) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    update_with(map, key, value, 0)
+}
+
+/// `false`: there is a row of this key, and it stays as it is.
+pub(crate) fn insert_new(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    match update_with(map, key, value, NOEXIST) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `BPF_NOEXIST`.
+const NOEXIST: u64 = 1;
+
+fn update_with(map: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
     let mut attr = Element {
         map_fd: fd_number(map),
         _pad: 0,
         key: address(key),
         value: address(value),
-        flags: 0,
+        flags,
     };
     bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
 }

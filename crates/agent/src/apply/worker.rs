@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cni::protocol::{Call, Reply};
 use cni::{AddResult, Error, codes};
 use datapath::common::{Addr, Prefix};
+use datapath::{Carried, Datapath, LoadError};
 use ipnet::IpNet;
 use model::{Family, Node};
 use routing::Mode;
@@ -81,8 +82,11 @@ impl Worker {
 
     /// The way from a fresh process to one that may serve; no packet of a running pod is lost on it.
     pub(super) fn prepare(&mut self) -> Result<(), StartError> {
+        // Programs are replaced between the two.
+        self.carry_over(Datapath::carry_over);
         self.endpoints.restore(&mut self.kernel)?;
         self.host.update(&mut self.kernel, &self.options, None);
+        self.carry_over(Datapath::finish_carry_over);
         let known = routes::local_networks(&mut self.kernel.netlink, self.host.link)?;
         self.pools.restore(&mut self.endpoints, known);
         // Where the node's own side could not be read, everything of it would look stray.
@@ -91,6 +95,13 @@ impl Worker {
         }
         self.reconcile(Instant::now());
         Ok(())
+    }
+
+    /// Connections that cannot be carried over break; nothing else depends on it.
+    fn carry_over(&mut self, pass: impl FnOnce(&mut Datapath) -> Result<Vec<Carried>, LoadError>) {
+        if let Err(error) = pass(&mut self.kernel.datapath) {
+            warn!(%error, "connections of the agent's earlier version are not carried over");
+        }
     }
 
     pub(super) fn run(&mut self, inbox: &Receiver<Command>) {

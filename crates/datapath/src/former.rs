@@ -83,7 +83,7 @@ impl Migration {
 
 /// Maps of earlier versions that an upgrade may find. Nothing was released before, so there are none.
 ///
-/// Whoever changes a row of `conntrack` or `nat`: give the map another name, put what the row was here, and look at decision 0008.
+/// Whoever changes a row of `conntrack` or `nat`: give the map another name, put what the row was here, and look at decision 0009.
 pub const MIGRATIONS: &[Migration] = &[];
 
 /// What became of the rows in one pass.

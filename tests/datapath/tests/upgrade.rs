@@ -103,7 +103,7 @@ fn live_connections_go_on_and_none_is_lost_while_more_are_opened() {
     traffic.until_opened(opened + 20);
     assert!(old.len().expect("rows") > carried);
 
-    // What is opened to the world in this very moment may break (decision 0008); what is opened to pods may not.
+    // What is opened to the world in this very moment may break (decision 0009); what is opened to pods may not.
     let calm = traffic.opening.lock().expect("lock");
     let second = node.datapath.carry_over().expect("carried");
     assert!(

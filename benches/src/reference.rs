@@ -2,8 +2,8 @@
 //! What Thalweg is compared with, set up as somebody would who wants it to be fast.
 //!
 //! *Kernel routing*: pods are namespaces joined by veth to a node namespace that forwards; neighbours are static, there
-//! is no filter and no connection tracking, except where addresses are translated. *Bridge plugin*: Debian's `bridge` with its masquerade rules and
-//! `host-local`, and static routes between nodes.
+//! is no filter and no connection tracking, except where addresses are translated. *Bridge plugin*: Debian's `bridge` with
+//! its masquerade rules and `host-local`, and static routes between nodes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -102,26 +102,15 @@ pub(crate) fn tunnelled_across() -> Result<Path> {
 
 /// Kernel routing from a pod to a machine that is no node, with the node's address there by netfilter.
 pub(crate) fn masqueraded_to_world() -> Result<Path> {
-    let (node, world) = (Namespace::node()?, Namespace::new()?);
-    world.ip(&["link add br0 type bridge stp_state 0", "link set br0 up"])?;
-    let (uplink, port) = (
-        uplink(&node, 1),
-        End {
-            namespace: &world,
-            name: "port1",
-            mac: 11,
-        },
-    );
-    join(uplink, port)?;
-    world.ip(&[
-        "link set port1 master br0",
-        "link set br0 address 02:74:77:be:00:0c",
-    ])?;
+    let (node, world) = (Namespace::node()?, switch()?);
+    let uplink = uplink(&node, 1);
+    plug(uplink, &world, "port1", 11)?;
     let bridge = End {
-        name: "br0",
+        namespace: &world,
+        name: SWITCH,
         mac: 12,
-        ..port
     };
+    world.ip(&[format!("link set {SWITCH} address {}", bridge.address())])?;
     let (own, target) = (node_address(1), node_address(9));
     uplink.assign(&format!("{own}/24"))?;
     bridge.assign(&format!("{target}/24"))?;
@@ -207,19 +196,9 @@ fn two_nodes(wire: Wire) -> Result<(Vec<Namespace>, Namespace, Namespace)> {
     match wire {
         Wire::Direct => join(one, two)?,
         Wire::Switch => {
-            let switch = Namespace::new()?;
-            switch.ip(&["link add br0 type bridge stp_state 0", "link set br0 up"])?;
-            for (end, port, mac) in [(one, "port1", 11), (two, "port2", 12)] {
-                join(
-                    end,
-                    End {
-                        namespace: &switch,
-                        name: port,
-                        mac,
-                    },
-                )?;
-                switch.ip(&[format!("link set {port} master br0")])?;
-            }
+            let switch = switch()?;
+            plug(one, &switch, "port1", 11)?;
+            plug(two, &switch, "port2", 12)?;
             wires.push(switch);
         }
     }
@@ -231,6 +210,29 @@ fn two_nodes(wire: Wire) -> Result<(Vec<Namespace>, Namespace, Namespace)> {
             .ip(&[format!("route add 10.99.{other_number}.0/24 via {gateway}")])?;
     }
     Ok((wires, first, second))
+}
+
+/// The bridge of a [`switch`].
+const SWITCH: &str = "br0";
+
+fn switch() -> Result<Namespace> {
+    let switch = Namespace::new()?;
+    switch.ip(&[
+        format!("link add {SWITCH} type bridge stp_state 0"),
+        format!("link set {SWITCH} up"),
+    ])?;
+    Ok(switch)
+}
+
+/// Connects an end to a port of a switch.
+fn plug(end: End<'_>, switch: &Namespace, name: &str, mac: u8) -> Result<()> {
+    let port = End {
+        namespace: switch,
+        name,
+        mac,
+    };
+    join(end, port)?;
+    switch.ip(&[format!("link set {name} master {SWITCH}")])
 }
 
 fn uplink(namespace: &Namespace, mac: u8) -> End<'_> {

@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use datapath::common::nat::Ports;
 use datapath::common::{Addr, Be16, CtEntry, CtKey, NatEntry, NodeConfig, Reason};
 use datapath::{Carried, Datapath, Former, LoadError, Migration, Options};
 use netlink::netns;
+use parking_lot::Mutex;
 use thalweg_tests_datapath::{Node, require_root};
 use zerocopy::IntoBytes;
 
@@ -104,7 +105,7 @@ fn live_connections_go_on_and_none_is_lost_while_more_are_opened() {
     assert!(old.len().expect("rows") > carried);
 
     // What is opened to the world in this very moment may break (decision 0009); what is opened to pods may not.
-    let calm = traffic.opening.lock().expect("lock");
+    let calm = traffic.opening.lock();
     let second = node.datapath.carry_over().expect("carried");
     assert!(
         second.iter().all(|pass| pass.lost == 0 && pass.dropped == 0),
@@ -400,7 +401,7 @@ impl Traffic {
             traffic.spawn(to, move |traffic| {
                 let mut open = Vec::new();
                 while !traffic.stop.load(Ordering::Relaxed) {
-                    let opening = to_world.then(|| traffic.opening.lock().expect("lock"));
+                    let opening = to_world.then(|| traffic.opening.lock());
                     let mut stream = connect(pod.as_fd(), to)?;
                     echo(&mut stream)?;
                     drop(opening);
@@ -428,7 +429,7 @@ impl Traffic {
         };
         self.threads.push(std::thread::spawn(move || {
             if let Err(error) = work(&shared) {
-                shared.broken.lock().expect("lock").push(format!("{to}: {error}"));
+                shared.broken.lock().push(format!("{to}: {error}"));
             }
         }));
     }
@@ -462,7 +463,7 @@ impl Traffic {
         for thread in self.threads {
             thread.join().expect("no panic");
         }
-        std::mem::take(&mut self.broken.lock().expect("lock"))
+        std::mem::take(&mut self.broken.lock())
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use datapath::common::checksum;
+use datapath::common::packet::{ICMP_LEN, IPV4_LEN, icmp, icmpv6};
 use futures::future::{join, join_all};
 use ipnet::IpNet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -25,9 +26,6 @@ const ECHO_AGAIN: Duration = Duration::from_secs(1);
 
 /// What our echo requests carry, beside what says which.
 const ECHO_DATA: &[u8; 16] = b"thalweg health..";
-
-const ICMP_HEADER: usize = 8;
-const IPV4_HEADER_MIN: usize = 20;
 
 /// Tries the node by all its addresses, then a pod of it.
 pub(super) async fn all(job: Job, port: u16) -> Found {
@@ -157,8 +155,8 @@ fn number() -> (u16, u16) {
 
 fn echo_types(address: IpAddr) -> (u8, u8) {
     match address {
-        IpAddr::V4(_) => (8, 0),
-        IpAddr::V6(_) => (128, 129),
+        IpAddr::V4(_) => (icmp::ECHO, icmp::ECHO_REPLY),
+        IpAddr::V6(_) => (icmpv6::ECHO, icmpv6::ECHO_REPLY),
     }
 }
 
@@ -190,10 +188,10 @@ fn answers(packet: &[u8], address: IpAddr, (identifier, sequence): (u16, u16)) -
     let start = match address {
         IpAddr::V4(_) => packet
             .first()
-            .map_or(IPV4_HEADER_MIN, |first| usize::from(first & 0xf) * 4),
+            .map_or(IPV4_LEN, |first| usize::from(first & 0xf) * 4),
         IpAddr::V6(_) => 0,
     };
-    let Some(header) = packet.get(start..start + ICMP_HEADER) else {
+    let Some(header) = packet.get(start..start + ICMP_LEN) else {
         return false;
     };
     let numbers = [identifier.to_be_bytes(), sequence.to_be_bytes()].concat();

@@ -479,9 +479,6 @@ const UNDERLAY_PROTOCOLS: &[(&str, UnderlayProtocol)] = &[
     ("ipv6", UnderlayProtocol::Ipv6),
 ];
 
-/// Connections keep time in 32 bits of the kernel's ticks, half of which are the past. At 1,000 ticks a second that is 24.8 days:
-/// one that may be silent for longer would never expire.
-const TIMEOUT_SECONDS_MAX: u32 = 24 * 86_400;
 fn health(take: &mut Take) -> Option<Health> {
     let enabled = take.value("health.enabled", parse::boolean);
     let health = Health {
@@ -490,6 +487,10 @@ fn health(take: &mut Take) -> Option<Health> {
     };
     enabled.then_some(health)
 }
+
+/// Connections keep time in 32 bits of the kernel's ticks, half of which are the past. At 1,000 ticks a second that is 24.8 days:
+/// one that may be silent for longer would never expire.
+const TIMEOUT_SECONDS_MAX: u32 = 24 * 86_400;
 
 fn timeouts(take: &mut Take) -> ConntrackTimeouts {
     let mut seconds = |key| take.value(key, |raw| parse::seconds(raw, 1..=TIMEOUT_SECONDS_MAX));

@@ -3,14 +3,12 @@
 
 use std::process::ExitCode;
 
+use agent::health::Kind;
 use api::agent::{HealthView, PeerView, ProbeView};
 use comfy_table::Cell;
 
 use super::agents::{self, Answer, Unreachable};
 use super::output::{self, Format, Text, bad, good};
-
-/// The kinds of tries, in the order of a cell of the matrix.
-const KINDS: [&str; 4] = ["node-icmp", "node-tcp", "pod-icmp", "pod-tcp"];
 
 /// With more nodes than these a matrix fits on no screen: only what fails is shown.
 const COLUMNS_MAX: usize = 12;
@@ -73,7 +71,8 @@ fn screen(title: &str, views: &[HealthView]) -> Text {
     columns.sort_unstable();
     columns.dedup();
     if columns.len() <= COLUMNS_MAX {
-        let heading = format!("Milliseconds from node to node: {}", KINDS.join(" "));
+        let kinds = Kind::ALL.map(Kind::name).join(" ");
+        let heading = format!("Milliseconds from node to node: {kinds}");
         text.section(&heading, &matrix(views, &columns));
     }
     text
@@ -134,7 +133,7 @@ fn cell(peer: &PeerView) -> Cell {
     if peer.tried_seconds_ago.is_none() {
         return Cell::new("not yet");
     }
-    let text = KINDS.map(|kind| number(peer, kind)).join(" ");
+    let text = Kind::ALL.map(|kind| number(peer, kind)).join(" ");
     match failures(peer).next() {
         None => good(text),
         Some(_) => bad(text),
@@ -142,8 +141,8 @@ fn cell(peer: &PeerView) -> Cell {
 }
 
 /// The slower family's; `none` where there is no pod to try.
-fn number(peer: &PeerView, kind: &str) -> String {
-    let probes = || peer.probes.iter().filter(|probe| probe.kind == kind);
+fn number(peer: &PeerView, kind: Kind) -> String {
+    let probes = || peer.probes.iter().filter(|probe| probe.kind == kind.name());
     if probes().any(|probe| !probe.ok) {
         return "FAIL".to_owned();
     }

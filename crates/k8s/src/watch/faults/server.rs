@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 /// What a request meets.
@@ -57,7 +58,7 @@ impl Server {
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared::default());
         {
-            let mut state = shared.state.lock().unwrap();
+            let mut state = shared.state.lock();
             state.nodes = nodes.iter().map(|&name| name.to_owned()).collect();
             state.version = 100;
         }
@@ -134,7 +135,7 @@ impl Server {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap()
+        self.shared.state.lock()
     }
 }
 
@@ -155,7 +156,7 @@ fn answer(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
     {}
     let is = |parameter: &str| request.contains(parameter);
     let fault = {
-        let mut state = shared.state.lock().unwrap();
+        let mut state = shared.state.lock();
         let (kind, fault) = if is("watch=true") {
             ("watch", state.watches.pop_front())
         } else if is("limit=1&") || is("limit=1 ") {
@@ -188,7 +189,7 @@ fn answer(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
 }
 
 fn list(shared: &Shared) -> String {
-    let state = shared.state.lock().unwrap();
+    let state = shared.state.lock();
     let nodes = state.nodes.iter().map(|name| node(name, state.version));
     json!({
         "apiVersion": "v1", "kind": "NodeList",
@@ -232,18 +233,15 @@ fn watch(shared: &Shared, mut stream: TcpStream, request: &str) -> io::Result<()
     begin(&mut stream)?;
     let mut seen = number(request, "resourceVersion");
     let end = Instant::now() + Duration::from_secs(number(request, "timeoutSeconds"));
-    let mut state = shared.state.lock().unwrap();
+    let mut state = shared.state.lock();
     let cuts = state.cuts;
     while state.cuts == cuts && Instant::now() < end {
         let new = state.events.iter().filter(|(version, _)| *version > seen);
         let lines: String = new.map(|(_, event)| format!("{event}\n")).collect();
         stream.write_all(lines.as_bytes())?;
         seen = state.version.max(seen);
-        state = shared
-            .changed
-            .wait_timeout(state, end.saturating_duration_since(Instant::now()))
-            .unwrap()
-            .0;
+        // That the time is up is seen by the loop.
+        let _ = shared.changed.wait_until(&mut state, end);
     }
     Ok(())
 }

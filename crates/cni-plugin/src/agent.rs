@@ -2,7 +2,7 @@
 //! One request to the agent.
 
 use std::fs::File;
-use std::io::{IoSlice, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -56,19 +56,27 @@ pub(crate) fn call(path: &str, call: &Call, netns: Option<&File>) -> Result<Repl
         error,
     })?;
     let stream = connect(path).map_err(|errno| down(Cause::Away, path, "connect", errno.desc()))?;
-    let mut stream = UnixStream::from(stream);
-    let sent = send(&mut stream, &frame, netns);
-    sent.map_err(|error| down(Cause::Away, path, "send", &error.to_string()))?;
-    protocol::read(&mut stream).map_err(|error| {
-        if error.code == codes::IO_FAILURE {
-            down(Cause::Silent, path, "no answer", &error.msg)
-        } else {
-            Failure {
-                cause: Cause::Unintelligible,
-                error,
+    ask(&mut UnixStream::from(stream), path, &frame, netns)
+}
+
+fn ask(stream: &mut UnixStream, path: &str, frame: &[u8], netns: Option<&File>) -> Result<Reply, Failure> {
+    match send(stream, frame, netns) {
+        Ok(()) => protocol::read(stream).map_err(|error| {
+            if error.code == codes::IO_FAILURE {
+                down(Cause::Silent, path, "no answer", &error.msg)
+            } else {
+                Failure {
+                    cause: Cause::Unintelligible,
+                    error,
+                }
             }
+        }),
+        // An agent with too much to do answers and closes without reading: its answer waits in the socket.
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            protocol::read(stream).map_err(|_| down(Cause::Away, path, "send", &error.to_string()))
         }
-    })
+        Err(error) => Err(down(Cause::Away, path, "send", &error.to_string())),
+    }
 }
 
 /// Opens the container's namespace. `O_NONBLOCK`: a path to a FIFO must not hang the runtime.
@@ -120,4 +128,27 @@ fn down(cause: Cause, path: &str, what: &str, reason: &str) -> Failure {
         "see whether `thalweg agent` runs on this node and what it logs; the runtime tries again by itself",
     );
     Failure { cause, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_came_before_the_call_was_sent_is_read() {
+        let (mut plugin, mut agent) = UnixStream::pair().unwrap();
+        let busy = Error::new(codes::TRY_AGAIN_LATER, "many calls are under way", "try again");
+        protocol::write(&mut agent, &Reply::Failed(busy)).unwrap();
+        drop(agent);
+        let reply = ask(&mut plugin, "/run/test.sock", b"a frame", None).unwrap();
+        assert!(matches!(reply, Reply::Failed(error) if error.code == codes::TRY_AGAIN_LATER));
+    }
+
+    #[test]
+    fn an_agent_that_goes_without_an_answer_is_away() {
+        let (mut plugin, agent) = UnixStream::pair().unwrap();
+        drop(agent);
+        let failure = ask(&mut plugin, "/run/test.sock", b"a frame", None).unwrap_err();
+        assert_eq!(failure.cause, Cause::Away);
+    }
 }

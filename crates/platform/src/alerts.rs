@@ -121,6 +121,14 @@ fn agent() -> Vec<Rule> {
             summary: "The agent on {{ $labels.instance }} hears nothing of {{ $labels.resource }}",
             action: "new nodes and pods elsewhere stay unknown; look at the way to the Kubernetes API",
         },
+        Rule {
+            name: "ThalwegNodeNotReached",
+            expression: "thalweg_health_up == 0".into(),
+            lasting: "5m",
+            severity: "critical",
+            summary: "{{ $labels.instance }} does not reach {{ $labels.peer }} ({{ $labels.kind }})",
+            action: "thalweg health shows which way is broken: node or pod, ICMP or TCP",
+        },
     ]
 }
 

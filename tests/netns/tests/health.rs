@@ -10,7 +10,7 @@ use lab::Lab;
 use lab::spec::Nodes;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests_netns::{agent_status, eventually, run, said, start, thalweg};
+use tests_netns::{agent_status, ask_agent, eventually, run, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
 const KINDS: [&str; 4] = ["node-icmp", "node-tcp", "pod-icmp", "pod-tcp"];
@@ -178,11 +178,5 @@ fn cut(lab: &Lab, links: &[&str], isolated: bool) {
 }
 
 fn metrics(lab: &Lab) -> String {
-    let socket = lab.agent_socket("node-1").unwrap();
-    let output = Command::new("curl")
-        .args(["-s", "--unix-socket"])
-        .arg(socket)
-        .arg("http://agent/metrics")
-        .output();
-    said(&output.unwrap())
+    ask_agent(lab, "node-1", "/metrics")
 }

@@ -7,6 +7,7 @@
 
 mod client;
 mod collector;
+mod detour;
 mod forwarding;
 mod host;
 mod path_mtu;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use datapath::{Datapath, GcReport, Timeouts};
 use ipam::PoolUsage;
-use model::{Endpoint, EndpointId, Node, NodePools};
+use model::{Endpoint, EndpointId, Node, NodePools, RateLimits};
 use netlink::{Netlink, netns};
 use state::{Row, Status, Table, Writer};
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ use crate::masquerade::Masquerade;
 use crate::tunnel::Tunnel;
 
 pub use client::{Calls, Client, Command};
+pub use detour::is_detour;
 pub use host::{HOST_LINK, HOST_PEER};
 pub use pools::Applied;
 use pools::Pools;
@@ -59,6 +61,10 @@ pub struct Options {
     pub tunnel: Option<Tunnel>,
     /// Whether and how pods' connections to the world have the node's address there.
     pub masquerade: Option<Masquerade>,
+    /// Where the rates of all pods are limited.
+    pub limited: RateLimits,
+    /// The network that makes pods' devices and gives their addresses, if it is not us.
+    pub behind: Option<String>,
     /// The plugin's socket: queued DELs are beside it.
     pub cni_socket: PathBuf,
     /// Where the agent keeps its lock and its mark of what it has switched on.
@@ -164,7 +170,7 @@ pub fn start(options: Options, parts: Parts) -> Result<Apply, StartError> {
         timeouts: options.timeouts,
     };
     let (forget, collector) = collector::start(conntrack, schedule, client.clone(), published.clone())?;
-    let endpoints = Endpoints::new(parts.endpoints, parts.steps);
+    let endpoints = Endpoints::new(parts.endpoints, parts.steps, options.behind.is_some());
     let pools = Pools::new(&options.node_name, parts.granted);
     let mut worker = Worker::new(
         options,

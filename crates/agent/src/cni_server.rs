@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +39,38 @@ const MAX_FDS: usize = 4;
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
+    file: SocketFile,
+}
+
+/// The file by which plugins find the socket.
+#[derive(Debug, Clone)]
+pub struct SocketFile {
     path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether plugins still find the socket: anybody may remove a file from a directory for things that a boot clears away.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|found| (found.device, found.inode) == (self.device, self.inode))
+    }
 }
 
 /// A running server.
@@ -70,17 +101,15 @@ pub fn bind(path: &Path) -> io::Result<Listener> {
     }
     let listener = UnixListener::bind(path).map_err(context)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(context)?;
-    Ok(Listener {
-        listener,
-        path: path.to_owned(),
-    })
+    let file = SocketFile::of(path).map_err(context)?;
+    Ok(Listener { listener, file })
 }
 
 impl Listener {
     /// Where it listens.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub const fn file(&self) -> &SocketFile {
+        &self.file
     }
 
     /// Begins to answer.

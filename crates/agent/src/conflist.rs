@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The network configuration that tells the container runtime to run our plugin.
 
+mod others;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use api::config::PluginSection;
+use serde_json::{Map, Value, json};
+
+pub use others::{ASIDE_SUFFIX, Others};
 
 /// The file's name: container runtimes take the first in the order of names.
 pub const FILE: &str = "05-thalweg.conflist";
-/// What `libcni` takes for a network configuration.
-const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
-/// Our file in the container runtime's directory. Nobody else's file is ever touched.
+/// Our file in the container runtime's directory, and what becomes of [`Others`]' files there.
 #[derive(Debug, Clone)]
 pub struct Conflist {
     dir: PathBuf,
-    content: String,
+    own: Value,
+    chained: Vec<Value>,
+    behind: Option<String>,
 }
 
 /// A configuration file that could not be written, removed or looked for.
@@ -28,13 +33,30 @@ pub struct ConflistError {
     source: io::Error,
 }
 
+impl ConflistError {
+    fn new(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self {
+            operation,
+            path: path.clone(),
+            source,
+        }
+    }
+}
+
 impl Conflist {
-    /// The file in `dir`, for an agent that listens on `socket`.
+    /// The file in `dir`, for an agent that listens on `socket`; `chained` plugins run after ours, those of the network `behind`
+    /// before.
     #[must_use]
-    pub fn new(dir: &Path, socket: &Path) -> Self {
+    pub fn new(dir: &Path, socket: &Path, chained: &[PluginSection], behind: Option<&str>) -> Self {
         Self {
             dir: dir.to_owned(),
-            content: content(socket),
+            own: own(socket, chained),
+            chained: chained
+                .iter()
+                .map(|one| Value::Object(one.value().clone()))
+                .collect(),
+            behind: behind.map(str::to_owned),
         }
     }
 
@@ -43,17 +65,12 @@ impl Conflist {
     /// # Errors
     /// When the directory cannot be written.
     pub fn write(&self) -> Result<bool, ConflistError> {
-        let path = self.path();
-        if fs::read(&path).is_ok_and(|found| found == self.content.as_bytes()) {
+        let (path, content) = (self.path(), self.content()?);
+        if fs::read(&path).is_ok_and(|found| found == content.as_bytes()) {
             return Ok(false);
         }
-        self.replace(&path)
-            .map(|()| true)
-            .map_err(|source| ConflistError {
-                operation: "write",
-                path,
-                source,
-            })
+        let written = self.replace(&path, &content);
+        written.map(|()| true).map_err(ConflistError::new("write", &path))
     }
 
     /// Removes the file; `false` when there was none.
@@ -65,47 +82,85 @@ impl Conflist {
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(ConflistError {
-                operation: "remove",
-                path,
-                source,
-            }),
+            Err(error) => Err(ConflistError::new("remove", &path)(error)),
         }
     }
 
     /// Whether the file is there as it should be.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        fs::read(self.path()).is_ok_and(|found| found == self.content.as_bytes())
+        let content = self.content();
+        content.is_ok_and(|content| fs::read(self.path()).is_ok_and(|found| found == content.as_bytes()))
     }
 
-    /// Other configurations that sort before ours: the runtime takes the first one, so pods would get another network.
-    ///
-    /// # Errors
-    /// When the directory is there but cannot be read.
-    pub fn rivals(&self) -> Result<Vec<String>, ConflistError> {
-        let fail = |source| ConflistError {
-            operation: "read",
-            path: self.dir.clone(),
-            source,
+    fn content(&self) -> Result<String, ConflistError> {
+        let conflist = match &self.behind {
+            None => self.list(),
+            Some(name) => self.list_behind(name)?,
         };
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(fail(error)),
+        Ok(format!("{conflist:#}\n"))
+    }
+
+    /// `cniVersion` is what runtimes with libcni before 1.2 (containerd 1.7, CRI-O 1.28) understand; newer ones take the best of
+    /// `cniVersions` and so get GC and STATUS. Every plugin of a list must understand the version that is taken: Debian's know none
+    /// after 1.0.0.
+    fn list(&self) -> Value {
+        let newest = if self.chained.is_empty() {
+            cni::Version::NEWEST
+        } else {
+            cni::Version::V1_0_0
         };
-        let mut rivals = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-            let extension = Path::new(&name)
-                .extension()
-                .and_then(|extension| extension.to_str());
-            if extension.is_some_and(|one| EXTENSIONS.contains(&one)) && name.as_str() < FILE {
-                rivals.push(name);
+        let offered = cni::Version::ALL.into_iter().filter(|version| *version <= newest);
+        let versions: Vec<&str> = offered.map(cni::Version::as_str).collect();
+        json!({
+            "cniVersion": cni::Version::V1_0_0.as_str(),
+            "cniVersions": versions,
+            "name": cni::NETWORK_NAME,
+            "plugins": self.after([]),
+        })
+    }
+
+    /// The list of the network before us, with us behind its plugins. It keeps its name, its versions and all else.
+    fn list_behind(&self, name: &str) -> Result<Value, ConflistError> {
+        for file in Others::find(&self.dir)?.present {
+            let Ok(bytes) = fs::read(self.dir.join(&file)) else {
+                continue;
+            };
+            // Others' files may hold anything; the runtime passes over what is no configuration.
+            let Ok(Value::Object(mut list)) = serde_json::from_slice(&bytes) else {
+                continue;
+            };
+            if list.get("name").and_then(Value::as_str) != Some(name) {
+                continue;
             }
+            let plugins = match list.remove("plugins") {
+                Some(Value::Array(plugins)) => plugins,
+                Some(_) => continue,
+                None => {
+                    let single = list.clone();
+                    list.retain(|key, _| ["name", "cniVersion", "cniVersions"].contains(&key.as_str()));
+                    vec![Value::Object(single)]
+                }
+            };
+            list.insert("plugins".to_owned(), self.after(plugins).into());
+            return Ok(Value::Object(list));
         }
-        rivals.sort();
-        Ok(rivals)
+        let reason = format!("there is none of the name {name} yet (cni.chainingMode, cni.chainingTarget)");
+        Err(ConflistError::new("find the network before us in", &self.dir)(
+            io::Error::other(reason),
+        ))
+    }
+
+    fn after(&self, before: impl IntoIterator<Item = Value>) -> Vec<Value> {
+        let before = before.into_iter();
+        let own = std::iter::once(self.own.clone());
+        before.chain(own).chain(self.chained.iter().cloned()).collect()
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn path(&self) -> PathBuf {
@@ -114,28 +169,37 @@ impl Conflist {
 
     /// Written beside and renamed: the runtime watches the directory and must never see half a file. The name has no extension
     /// that it would read.
-    fn replace(&self, path: &Path) -> io::Result<()> {
+    fn replace(&self, path: &Path, content: &str) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let temporary = self.dir.join(format!(".{FILE}.tmp"));
         let mut file = File::create(&temporary)?;
-        file.write_all(self.content.as_bytes())?;
+        file.write_all(content.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(&self.dir)?.sync_all()
     }
 }
 
-/// `cniVersion` is what runtimes with libcni before 1.2 (containerd 1.7, CRI-O 1.28) understand; newer ones take the best of
-/// `cniVersions` and so get GC and STATUS.
-fn content(socket: &Path) -> String {
-    let versions: Vec<&str> = cni::Version::ALL.into_iter().map(cni::Version::as_str).collect();
-    let conflist = json!({
-        "cniVersion": cni::Version::V1_0_0.as_str(),
-        "cniVersions": versions,
-        "name": cni::NETWORK_NAME,
-        "plugins": [{"type": cni::PLUGIN_TYPE, "socket": socket}],
-    });
-    format!("{conflist:#}\n")
+/// What we must know of a pod before a plugin after ours is told: which of its queues are to be passed, which MAC it will have, and
+/// whether it is reached by the node's loopback address.
+const WISHES: [(&str, &str); 3] = [
+    ("portmap", "portMappings"),
+    ("bandwidth", "bandwidth"),
+    ("tuning", "mac"),
+];
+
+/// Our section.
+fn own(socket: &Path, chained: &[PluginSection]) -> Value {
+    let mut own = json!({"type": cni::PLUGIN_TYPE, "socket": socket});
+    let wishes: Map<String, Value> = WISHES
+        .iter()
+        .filter(|(plugin, _)| chained.iter().any(|one| one.kind() == *plugin))
+        .map(|(_, capability)| ((*capability).to_owned(), true.into()))
+        .collect();
+    if !wishes.is_empty() {
+        own["capabilities"] = Value::Object(wishes);
+    }
+    own
 }
 
 #[cfg(test)]
@@ -145,7 +209,12 @@ mod tests {
     #[test]
     fn it_is_written_once_and_taken_away_once() {
         let dir = tempfile::tempdir().unwrap();
-        let conflist = Conflist::new(&dir.path().join("net.d"), Path::new("/run/thalweg/cni.sock"));
+        let conflist = Conflist::new(
+            &dir.path().join("net.d"),
+            Path::new("/run/thalweg/cni.sock"),
+            &[],
+            None,
+        );
         assert!(!conflist.is_current());
         assert!(conflist.write().unwrap());
         assert!(!conflist.write().unwrap() && conflist.is_current());
@@ -160,26 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn what_sorts_first_is_named_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let conflist = Conflist::new(dir.path(), Path::new("/run/thalweg/cni.sock"));
-        for name in [
-            "00-other.conflist",
-            "10-aws.conflist",
-            "04-x.conf",
-            "01-note.txt",
-            "03-old.conflist.bak",
-        ] {
-            fs::write(dir.path().join(name), b"{}").unwrap();
-        }
-        conflist.write().unwrap();
-        assert_eq!(conflist.rivals().unwrap(), ["00-other.conflist", "04-x.conf"]);
-        assert!(dir.path().join("00-other.conflist").exists());
-    }
-
-    #[test]
     fn old_and_new_runtimes_find_their_version() {
-        let conflist: serde_json::Value = serde_json::from_str(&content(Path::new("/s"))).unwrap();
+        let conflist = written(&[], None);
         assert_eq!(conflist["cniVersion"], "1.0.0");
         assert!(
             conflist["cniVersions"]
@@ -191,5 +242,60 @@ mod tests {
             conflist["plugins"][0],
             json!({"type": "thalweg-cni", "socket": "/s"})
         );
+    }
+
+    #[test]
+    fn plugins_after_ours_follow_in_their_order_and_we_are_told_what_they_are() {
+        let yaml =
+            "cni.chainedPlugins: [portmap, bandwidth, {type: tuning, sysctl: {net.core.somaxconn: '500'}}]";
+        let config = api::config::Config::from_yaml(yaml.as_bytes()).unwrap();
+        let conflist = written(&config.cni.chained, None);
+        let plugins = conflist["plugins"].as_array().unwrap();
+        let kinds: Vec<_> = plugins.iter().map(|one| one["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["thalweg-cni", "portmap", "bandwidth", "tuning"]);
+        assert_eq!(
+            conflist["cniVersions"].as_array().unwrap().last().unwrap(),
+            "1.0.0"
+        );
+        assert_eq!(
+            plugins[0]["capabilities"],
+            json!({"bandwidth": true, "mac": true, "portMappings": true})
+        );
+        assert_eq!(plugins[1]["capabilities"], json!({"portMappings": true}));
+        assert_eq!(plugins[3]["sysctl"], json!({"net.core.somaxconn": "500"}));
+    }
+
+    #[test]
+    fn behind_another_network_its_list_is_kept_and_ours_comes_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let conflist = Conflist::new(dir.path(), Path::new("/s"), &[], Some("aws-cni"));
+        let error = conflist.write().unwrap_err().to_string();
+        assert!(error.contains("there is none of the name aws-cni yet"), "{error}");
+        assert!(!conflist.is_current());
+
+        let aws = json!({"cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": true,
+            "plugins": [{"name": "aws-cni", "type": "aws-cni"}, {"type": "portmap"}]});
+        fs::write(dir.path().join("10-aws.conflist"), aws.to_string()).unwrap();
+        fs::write(dir.path().join("09-broken.conf"), "{").unwrap();
+        assert!(conflist.write().unwrap() && conflist.is_current());
+        let written: Value = serde_json::from_slice(&fs::read(conflist.path()).unwrap()).unwrap();
+        let mut expected = aws.clone();
+        let ours = json!({"type": "thalweg-cni", "socket": "/s"});
+        expected["plugins"].as_array_mut().unwrap().push(ours.clone());
+        assert_eq!(written, expected);
+
+        // A single plugin's configuration, and one that changes.
+        let single = json!({"cniVersion": "1.0.0", "name": "aws-cni", "type": "other", "mtu": 9001});
+        fs::write(dir.path().join("10-aws.conflist"), single.to_string()).unwrap();
+        assert!(!conflist.is_current());
+        conflist.write().unwrap();
+        let written: Value = serde_json::from_slice(&fs::read(conflist.path()).unwrap()).unwrap();
+        let expected = json!({"cniVersion": "1.0.0", "name": "aws-cni", "plugins": [single, ours]});
+        assert_eq!(written, expected);
+    }
+
+    fn written(chained: &[PluginSection], behind: Option<&str>) -> Value {
+        let conflist = Conflist::new(Path::new("/d"), Path::new("/s"), chained, behind);
+        serde_json::from_str(&conflist.content().unwrap()).unwrap()
     }
 }

@@ -5,6 +5,7 @@
 //! undoes each step in reverse. Detaching (`detach.rs`) runs every step even when one fails. `restore.rs` rebuilds all of it
 //! from the kernel at the start of the agent.
 
+mod adopt;
 mod alias;
 mod attach;
 mod check;
@@ -22,7 +23,7 @@ use std::net::IpAddr;
 use cni::codes;
 use datapath::Datapath;
 use ipam::{Allocator, PoolSpec, PoolUsage};
-use model::{Endpoint, EndpointId, Mac, PodRef};
+use model::{Endpoint, EndpointId, Mac, PodRef, RateLimits};
 use netlink::Netlink;
 use state::{Snapshot, Writer};
 
@@ -54,19 +55,25 @@ pub struct Endpoints {
     released: Vec<IpAddr>,
     /// Host ends that [`Endpoints::restore`] did not understand and left alone.
     strangers: BTreeSet<String>,
+    /// Where rates are limited by what ADD was told; the queues come a moment later.
+    announced: BTreeMap<EndpointId, RateLimits>,
+    /// Whether another network makes the pods' devices.
+    chained: bool,
     steps: Steps,
 }
 
 impl Endpoints {
-    /// Nothing yet; `list` is where endpoints are published.
+    /// Nothing yet; `list` is where endpoints are published, `chained` whether another network makes the pods' devices.
     #[must_use]
-    pub fn new(list: Writer<Endpoint>, steps: Steps) -> Self {
+    pub fn new(list: Writer<Endpoint>, steps: Steps, chained: bool) -> Self {
         Self {
             list,
             errors: BTreeMap::new(),
             pools: Allocator::new(),
             released: Vec::new(),
             strangers: BTreeSet::new(),
+            announced: BTreeMap::new(),
+            chained,
             steps,
         }
     }
@@ -109,10 +116,11 @@ impl Endpoints {
         }
     }
 
-    fn by_host_ifname(&self, host_ifname: &str) -> Option<&Endpoint> {
+    /// By the name that the host end has if it is ours, which is a digest of the attachment in any case.
+    fn by_host_ifname(&self, name: &str) -> Option<&Endpoint> {
         self.snapshot()
             .iter()
-            .find(|endpoint| endpoint.host_ifname == host_ifname)
+            .find(|endpoint| endpoint.host_ifname == name || host_ifname(&endpoint.id) == name)
     }
 
     fn release(&mut self, id: &EndpointId) {
@@ -126,15 +134,28 @@ impl Kernel {
     fn program(&mut self, endpoint: &Endpoint) -> Result<(), cni::Error> {
         self.write_rows(endpoint)?;
         let datapath = &mut self.datapath;
-        let attach = || datapath.attach_pod(&endpoint.host_ifname, endpoint.ifindex);
+        let attach = || {
+            datapath.attach_pod(&endpoint.host_ifname, endpoint.ifindex)?;
+            // Another network's routes lead to the pod, and not to the device where we see what is for ours.
+            if endpoint.adopted {
+                datapath.attach_to_pod(&endpoint.host_ifname, endpoint.ifindex)?;
+            }
+            Ok(())
+        };
         let attached = self.expedite.run(attach);
-        attached.map_err(|error| kernel_error(&endpoint.id, &error))
+        attached.map_err(|error: datapath::AttachError| kernel_error(&endpoint.id, &error))
     }
 
     fn write_rows(&mut self, endpoint: &Endpoint) -> Result<(), cni::Error> {
         let mut row =
             datapath::common::Endpoint::pod(endpoint.ifindex, datapath::common::Mac(endpoint.mac.0));
         row.id = endpoint.ifindex;
+        if endpoint.limits.ingress {
+            row.flags |= datapath::common::Endpoint::QUEUED;
+        }
+        if endpoint.limits.egress {
+            row.flags |= datapath::common::Endpoint::STACK;
+        }
         for ip in &endpoint.ips {
             let written = self.datapath.endpoints().upsert(*ip, &row);
             written.map_err(|error| kernel_error(&endpoint.id, &error))?;

@@ -351,6 +351,8 @@ mod tests {
             host_ifname: "tw1".to_owned(),
             ifindex: 7,
             mac: Mac::default(),
+            limits: model::RateLimits::default(),
+            adopted: false,
         }
     }
 }

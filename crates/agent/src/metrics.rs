@@ -60,6 +60,25 @@ impl Scrape {
             "What readiness depends on, 1 where it is fulfilled",
             conditions,
         )?;
+        for (name, help, files) in [
+            (
+                "thalweg_cni_rivals",
+                "Other networks' configurations that the container runtime prefers to ours",
+                readiness.others.rivals().len(),
+            ),
+            (
+                "thalweg_cni_configurations_aside",
+                "Other networks' configurations that lie aside",
+                readiness.others.aside.len(),
+            ),
+        ] {
+            out.gauge(name, help, u64::try_from(files).unwrap_or(u64::MAX))?;
+        }
+        out.counter(
+            "thalweg_cni_configurations_set_aside",
+            "Other networks' configurations that were set aside, each as often as it came again",
+            readiness.set_aside,
+        )?;
         let after = readiness.after.unwrap_or_default().as_secs_f64();
         out.gauge(
             "thalweg_ready_after_seconds",

@@ -2,7 +2,7 @@
 //! Whether pods can be started on this node, and if not, what is missing and what to do.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::agent::Condition;
 use api::config::{Config, IpamMode};
@@ -11,16 +11,20 @@ use model::Node;
 use routing::Way;
 use state::{Snapshot, Status};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{info, warn};
 
 use crate::apply::View;
-use crate::conflist::{Conflist, FILE};
+use crate::cni_server::SocketFile;
+use crate::conflist::{Conflist, ConflistError, FILE, Others};
 use crate::observe::Observed;
 use crate::plugin::Plugin;
 
 /// How often the container runtime's directories are looked at: others write there too.
 const RUNTIME_CHECK: Duration = Duration::from_secs(10);
+/// How often it is asked whether anything was made, renamed or removed among the configurations: that is one system call. Instances
+/// of inotify are few (128 for all programs of a machine), and who has none left would have to ask all the same.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Whether pods can be started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +33,10 @@ pub struct Readiness {
     pub conditions: Vec<Condition>,
     /// How long it took until all conditions were fulfilled for the first time.
     pub after: Option<Duration>,
+    /// Other networks' configurations on this node.
+    pub others: Others,
+    /// How many of them have been set aside since the agent's start, each as often as it came again.
+    pub set_aside: u64,
 }
 
 impl Readiness {
@@ -106,6 +114,10 @@ fn node(facts: &Facts<'_>) -> Condition {
     const NAME: &str = "node";
     let name = &facts.config.node_name;
     match facts.nodes.get(name) {
+        Some(_) if let Some(behind) = &facts.config.cni.behind => fulfilled(
+            NAME,
+            format!("pods of {name} get addresses of the network {behind}"),
+        ),
         Some(node) if node.pod_cidrs.is_empty() && facts.config.ipam_mode == IpamMode::ClusterPool => {
             missing(
                 NAME,
@@ -158,6 +170,9 @@ fn host(view: &View) -> Condition {
 /// Only the way to this node's own pods decides; another node's trouble is shown with that node.
 fn routes(facts: &Facts<'_>) -> Condition {
     const NAME: &str = "routes";
+    if let Some(behind) = &facts.config.cni.behind {
+        return fulfilled(NAME, format!("they are those of the network {behind}"));
+    }
     let (own, others): (Vec<_>, Vec<_>) = facts
         .view
         .routes
@@ -206,6 +221,18 @@ pub struct Runtime {
     pub conflist: Conflist,
     /// What the runtime runs.
     pub plugin: Plugin,
+    /// Whether other networks' configurations are set aside.
+    pub exclusive: bool,
+    /// How the plugin reaches us.
+    pub socket: SocketFile,
+}
+
+/// What a look at the runtime's side showed.
+#[derive(Debug, Default)]
+struct Files {
+    conditions: Vec<Condition>,
+    others: Others,
+    set_aside: u64,
 }
 
 /// Tells the container runtime about us once everything else is in place, and says so. Runs until it is dropped.
@@ -216,23 +243,44 @@ pub async fn keep(observed: &Observed, mut runtime: Runtime, readiness: watch::S
     let mut check = tokio::time::interval(RUNTIME_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     check.tick().await;
-    let (mut looked, mut files) = (None, Vec::new());
+    let mut glance = tokio::time::interval(GLANCE);
+    glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut looked, mut seen, mut files) = (None, None, Files::default());
     loop {
         let mut current = assess(observed);
         let ready = current.iter().all(|condition| condition.ok);
         // Not at each change of anything: files are read, and those of a runtime change rarely.
         if looked != Some(ready) {
-            (runtime, files) = look(runtime, ready, &observed.config).await;
+            seen = modified(runtime.conflist.dir());
+            let set_aside = files.set_aside;
+            (runtime, files) = look(runtime, ready).await;
+            files.set_aside += set_aside;
             looked = Some(ready);
         }
-        current.extend(files.iter().cloned());
-        publish(&readiness, current, observed);
+        current.extend(files.conditions.iter().cloned());
+        publish(&readiness, current, &files, observed);
         let changes = watches.iter_mut().map(|watch| Box::pin(watch.changed()));
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             changed = nodes.changed() => if changed.is_none() { return },
             _ = futures::future::select_all(changes) => {}
+            () = differs(runtime.conflist.dir(), seen, &mut glance) => looked = None,
             _ = check.tick() => looked = None,
+        }
+    }
+}
+
+/// When a file of the directory was last made, renamed or removed.
+fn modified(dir: &Path) -> Option<SystemTime> {
+    std::fs::metadata(dir).and_then(|found| found.modified()).ok()
+}
+
+/// Returns when it is no longer `seen`.
+async fn differs(dir: &Path, seen: Option<SystemTime>, glance: &mut Interval) {
+    loop {
+        glance.tick().await;
+        if modified(dir) != seen {
+            return;
         }
     }
 }
@@ -253,13 +301,14 @@ fn assess(observed: &Observed) -> Vec<Condition> {
 }
 
 /// Looks at the runtime's files and puts ours right, where that may block.
-async fn look(runtime: Runtime, ready: bool, config: &Config) -> (Runtime, Vec<Condition>) {
-    let dir = config.cni.conf_dir.clone();
+async fn look(runtime: Runtime, ready: bool) -> (Runtime, Files) {
     let looked = tokio::task::spawn_blocking(move || {
         let mut runtime = runtime;
         let plugin = plugin(&mut runtime.plugin);
-        let conflist = conflist(&runtime.conflist, ready && plugin.ok, &dir);
-        (runtime, vec![plugin, conflist])
+        let mut files = Files::default();
+        let conflist = runtime.conflist(ready && plugin.ok, &mut files);
+        files.conditions = vec![plugin, conflist];
+        (runtime, files)
     });
     match looked.await {
         Ok(looked) => looked,
@@ -275,33 +324,81 @@ fn plugin(plugin: &mut Plugin) -> Condition {
     }
 }
 
-/// The file is written when all the rest is in place and stays from then on: a pod that cannot be attached fails with a reason,
-/// where another network would be given silently without the file.
-fn conflist(conflist: &Conflist, ready: bool, dir: &Path) -> Condition {
-    const NAME: &str = "cni";
-    let dir = dir.display();
-    if ready && let Err(error) = conflist.write() {
-        return missing(NAME, error.to_string());
+impl Runtime {
+    /// The file is written when all the rest is in place and stays from then on: a pod that cannot be attached fails with a reason,
+    /// where another network would be given silently without the file.
+    fn conflist(&self, ready: bool, files: &mut Files) -> Condition {
+        const NAME: &str = "cni";
+        let dir = self.conflist.dir().display();
+        if !self.socket.is_there() {
+            let path = self.socket.path().display();
+            return missing(
+                NAME,
+                format!(
+                    "somebody removed {path} (cni.socket), by which the plugin reaches this agent: restart it"
+                ),
+            );
+        }
+        if ready && let Err(error) = self.conflist.write() {
+            return missing(NAME, error.to_string());
+        }
+        if let Err(error) = self.order(files) {
+            return missing(NAME, error.to_string());
+        }
+        let rivals = files.others.rivals();
+        if !rivals.is_empty() {
+            return missing(
+                NAME,
+                format!(
+                    "the container runtime prefers {} over our {FILE} in {dir}: pods get another network; remove that file, or set \
+                     cni.exclusive",
+                    rivals.join(", ")
+                ),
+            );
+        }
+        if !self.conflist.is_current() {
+            return missing(
+                NAME,
+                format!("{FILE} is written to {dir} when all else is in place"),
+            );
+        }
+        let aside = match files.others.aside.as_slice() {
+            [] => String::new(),
+            aside => format!("; set aside: {}", aside.join(", ")),
+        };
+        fulfilled(NAME, format!("{FILE} is in {dir}{aside}"))
     }
-    match conflist.rivals() {
-        Err(error) => missing(NAME, error.to_string()),
-        Ok(rivals) if !rivals.is_empty() => missing(
-            NAME,
-            format!(
-                "the container runtime prefers {} over our {FILE} in {dir}: pods get another network; remove that file",
-                rivals.join(", ")
-            ),
-        ),
-        Ok(_) if conflist.is_current() => fulfilled(NAME, format!("{FILE} is in {dir}")),
-        Ok(_) => missing(
-            NAME,
-            format!("{FILE} is written to {dir} when all else is in place"),
-        ),
+
+    /// Sets others' files aside or gives them back. Not before ours is there: a node without any network takes no pods.
+    fn order(&self, files: &mut Files) -> Result<(), ConflistError> {
+        let dir = self.conflist.dir();
+        files.others = Others::find(dir)?;
+        if !self.exclusive {
+            if !files.others.aside.is_empty() {
+                let back = files.others.put_back(dir)?;
+                info!(files = ?back, kept = ?files.others.aside, "network configurations that were set aside are put back");
+            }
+            return Ok(());
+        }
+        if self.conflist.is_current() {
+            let done = files.others.set_aside(dir)?;
+            files.set_aside = u64::try_from(done.len()).unwrap_or(u64::MAX);
+            if !done.is_empty() {
+                warn!(files = ?done, "other networks' configurations are set aside (cni.exclusive)");
+            }
+        }
+        Ok(())
     }
 }
 
-fn publish(readiness: &watch::Sender<Readiness>, conditions: Vec<Condition>, observed: &Observed) {
+fn publish(
+    readiness: &watch::Sender<Readiness>,
+    conditions: Vec<Condition>,
+    files: &Files,
+    observed: &Observed,
+) {
     readiness.send_if_modified(|readiness| {
+        (readiness.others, readiness.set_aside) = (files.others.clone(), files.set_aside);
         if readiness.conditions == conditions {
             return false;
         }

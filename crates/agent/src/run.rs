@@ -11,7 +11,7 @@ use datapath::common::NodeConfig;
 use datapath::common::nat::Ports;
 use datapath::{AttachMode, Conntrack, Counters, Datapath, Features, Limits, Timeouts};
 use k8s::{Api, WatchStatus};
-use model::{Endpoint, Node, NodePools, Pod};
+use model::{Endpoint, Node, NodePools, Pod, RateLimits};
 use netlink::Netlink;
 use prometheus_client::registry::Registry;
 use state::{Table, Writer, table};
@@ -80,6 +80,7 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     let tables = Tables::watch(&config, &api);
     // Plugins that call from now on wait; one that queued its DEL before is seen when the queue is worked off.
     let listener = cni_server::bind(&config.cni.socket)?;
+    let socket = listener.file().clone();
     let kernel = tokio::task::spawn_blocking({
         let (config, nodes, granted) = (config.clone(), tables.nodes.clone(), tables.granted());
         move || Kernel::start(&config, nodes, granted)
@@ -101,10 +102,17 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
         Some(address) => Some(http::bind_metrics(address).await?),
         None => None,
     };
-    let conflist = Conflist::new(&config.cni.conf_dir, &config.cni.socket);
+    let conflist = Conflist::new(
+        &config.cni.conf_dir,
+        &config.cni.socket,
+        &config.cni.chained,
+        config.cni.behind.as_deref(),
+    );
     let runtime = Runtime {
         conflist: conflist.clone(),
         plugin: Plugin::new(&config.cni.bin_dir, config.cni.install_plugin),
+        exclusive: config.cni.exclusive,
+        socket,
     };
     let remove_conflist = config.cni.remove_conf_on_exit;
     let (readiness, ready) = watch::channel(Readiness::default());
@@ -263,7 +271,13 @@ fn datapath_options(config: &Config, tunnel: Option<&Tunnel>) -> datapath::Optio
     } else {
         0
     };
-    let node = NodeConfig::new(NodeConfig::IPV4 | NodeConfig::IPV6 | host_routing | masquerade);
+    let chained = if config.cni.behind.is_some() {
+        NodeConfig::CHAINED
+    } else {
+        0
+    };
+    let families = NodeConfig::IPV4 | NodeConfig::IPV6;
+    let node = NodeConfig::new(families | host_routing | masquerade | chained);
     datapath::Options {
         bpffs: config.bpffs.clone(),
         node: tunnel.map_or(node, |tunnel| tunnel.configure(node)),
@@ -286,10 +300,23 @@ fn apply_options(config: &Config, tunnel: Option<Tunnel>, timeouts: Timeouts) ->
         tunnel,
         masquerade: masquerade(config),
         cni_socket: config.cni.socket.clone(),
+        limited: limited(config),
+        behind: config.cni.behind.clone(),
         run_dir: config.run_dir.clone(),
         gc_interval: config.conntrack.gc_interval,
         timeouts,
     }
+}
+
+/// What a section of `bandwidth` gives to all pods.
+fn limited(config: &Config) -> RateLimits {
+    let bandwidth = config.cni.chained.iter().filter(|one| one.kind() == "bandwidth");
+    bandwidth.fold(RateLimits::default(), |limits, one| {
+        limits.or(RateLimits {
+            ingress: one.rate("ingressRate") > 0,
+            egress: one.rate("egressRate") > 0,
+        })
+    })
 }
 
 fn masquerade(config: &Config) -> Option<Masquerade> {

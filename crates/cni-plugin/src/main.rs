@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use agent::Cause;
 use cni::protocol::{Call, Reply};
-use cni::{Command, Env, Error, Invocation, LogLevel, NetConf, Version, codes};
+use cni::{Command, Env, Error, Invocation, LogLevel, NetConf, Version, Wishes, codes};
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -61,10 +61,17 @@ fn add(env: &Env, conf: &NetConf) -> Result<Option<Value>, Error> {
         attachment: env.attachment.clone(),
         pod: env.pod.clone(),
         netns: path,
+        wishes: Wishes {
+            mac: conf.wishes.mac.clone().or_else(|| env.mac.clone()),
+            ..conf.wishes.clone()
+        },
+        previous: conf.prev_result.clone().map(Box::new),
     };
     match agent::call(&conf.socket, &call, Some(&netns))? {
         Reply::Added(result) => Ok(Some(result.to_json(conf.version, &conf.dns))),
         Reply::Failed(error) => Err(error),
+        // The plugins before ours have done it: their result is the list's, as it is.
+        Reply::Done if conf.prev_result_raw.is_some() => Ok(conf.prev_result_raw.clone()),
         Reply::Done => Err(unexpected("ADD")),
     }
 }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::env::is_identifier;
-use crate::{Attachment, Command, DEFAULT_SOCKET, Error, PrevResult, Version, codes};
+use crate::{Attachment, Command, DEFAULT_SOCKET, Error, PrevResult, Version, Wishes, codes};
 
 /// The name of the network in the agent's conflist.
 pub const NETWORK_NAME: &str = "thalweg";
+/// What the names of configurations begin with that lead back to another network on purpose: they sort before everything else.
+pub const ROLLBACK_PREFIX: &str = "00-rollback-";
 /// The plugin's name: `type` in a conflist, and the program's file name.
 pub const PLUGIN_TYPE: &str = "thalweg-cni";
 
@@ -74,8 +76,12 @@ pub struct NetConf {
     pub name: String,
     /// `dns`
     pub dns: Dns,
-    /// `prevResult`: for CHECK and DEL what the whole chain returned.
+    /// `prevResult`: for CHECK and DEL what the whole chain returned, for ADD what the plugins before ours did.
     pub prev_result: Option<PrevResult>,
+    /// The same as it came.
+    pub prev_result_raw: Option<Value>,
+    /// What plugins after ours will do to the interface.
+    pub wishes: Wishes,
     /// `cni.dev/valid-attachments`: only GC has it, and GC has to have it.
     pub valid_attachments: Option<Vec<Attachment>>,
     /// `socket`: where the agent listens.
@@ -107,6 +113,8 @@ impl NetConf {
             version,
             name,
             dns: field(&mut map, "dns")?.unwrap_or_default(),
+            wishes: Wishes::of(&map)?,
+            prev_result_raw: map.get("prevResult").filter(|value| !value.is_null()).cloned(),
             prev_result: field(&mut map, "prevResult")?,
             valid_attachments: valid_attachments(&mut map)?,
             socket: string(&map, "socket")?.unwrap_or_else(|| DEFAULT_SOCKET.into()),
@@ -125,16 +133,6 @@ impl NetConf {
             ));
         }
         match (command, &self.prev_result, &self.valid_attachments) {
-            (Command::Add, Some(_), _) => Err(Error::new(
-                codes::INVALID_NETWORK_CONFIG,
-                format!(
-                    "network {:?}: {PLUGIN_TYPE} got a prevResult: another plugin made the interface before it",
-                    self.name
-                ),
-                format!(
-                    "make {PLUGIN_TYPE} the first plugin of the list; chaining behind another network is not supported"
-                ),
-            )),
             (Command::Check, None, _) => Err(Error::new(
                 codes::INVALID_NETWORK_CONFIG,
                 "CHECK needs prevResult, the result of the ADD",

@@ -91,6 +91,8 @@ pub struct Env {
     pub netns: Option<String>,
     /// From `CNI_ARGS`, of ADD.
     pub pod: Pod,
+    /// `MAC` of `CNI_ARGS`: the hardware address that the pod's interface is to have.
+    pub mac: Option<String>,
 }
 
 impl Env {
@@ -118,6 +120,7 @@ impl Env {
             },
             netns: None,
             pod: Pod::default(),
+            mac: None,
         };
         if command.needs().is_empty() {
             return Ok(env);
@@ -127,7 +130,10 @@ impl Env {
         env.attachment.check()?;
         env.netns = get("CNI_NETNS");
         if command == Command::Add {
-            env.pod = parse_args(&get("CNI_ARGS").unwrap_or_default())?;
+            let args = get("CNI_ARGS").unwrap_or_default();
+            env.pod = parse_args(&args)?;
+            let mac = args.split(';').find_map(|pair| pair.strip_prefix("MAC="));
+            env.mac = mac.filter(|mac| !mac.is_empty()).map(str::to_owned);
         }
         Ok(env)
     }

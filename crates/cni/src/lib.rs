@@ -14,14 +14,16 @@ pub mod protocol;
 mod release;
 mod result;
 mod version;
+mod wishes;
 
-pub use conf::{Dns, LogLevel, NETWORK_NAME, NetConf, PLUGIN_TYPE};
+pub use conf::{Dns, LogLevel, NETWORK_NAME, NetConf, PLUGIN_TYPE, ROLLBACK_PREFIX};
 pub use env::{Command, Env, MAX_CONTAINER_ID, MAX_IFNAME, Pod, parse_args};
 pub use error::Error;
 pub use name::{HOST_IFNAME_PREFIX, host_ifname};
 pub use release::{ABOUT, release_of};
 pub use result::{AddResult, Interface, Ip, PrevResult, Route};
 pub use version::Version;
+pub use wishes::Wishes;
 
 /// Where the agent listens unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/thalweg/cni.sock";

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddResult, Attachment, Error, Pod, codes};
+use crate::{AddResult, Attachment, Error, Pod, PrevResult, Wishes, codes};
 
 /// The protocol's version; an agent refuses every other one.
 pub const VERSION: u32 = 1;
@@ -43,6 +43,12 @@ pub enum Call {
         pod: Pod,
         /// The path of the namespace; only to be repeated in the result and in errors.
         netns: String,
+        /// What plugins after ours will do to the interface.
+        #[serde(default)]
+        wishes: Wishes,
+        /// What the plugins before ours did, if there are any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        previous: Option<Box<PrevResult>>,
     },
     /// Detach.
     Del {
@@ -77,7 +83,7 @@ pub enum Call {
 pub enum Reply {
     /// ADD worked.
     Added(AddResult),
-    /// Any other verb worked.
+    /// Any other verb worked, or an ADD that left everything to the plugins before ours.
     Done,
     /// It did not.
     Failed(Error),

@@ -62,8 +62,8 @@ pub struct AddResult {
     pub routes: Vec<Route>,
 }
 
-/// As much of a `prevResult` as CHECK needs; any version's form decodes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// As much of a `prevResult` as we need; any version's form decodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrevResult {
     /// The interfaces.
     #[serde(default)]

@@ -132,10 +132,6 @@ fn wrong_configurations_name_key_and_value() {
         codes::DECODING_FAILURE
     );
     assert_eq!(
-        code("ADD", &conf_with("prevResult", json!({}))),
-        codes::INVALID_NETWORK_CONFIG
-    );
-    assert_eq!(
         code("CHECK", &conf_with("dns", json!({}))),
         codes::INVALID_NETWORK_CONFIG
     );
@@ -292,6 +288,8 @@ fn messages_survive_the_wire() {
             },
             pod: Pod::default(),
             netns: "/run/netns/a".into(),
+            wishes: Wishes::default(),
+            previous: None,
         },
     };
     let frame = protocol::encode(&request).unwrap();

@@ -109,6 +109,13 @@ impl Addr {
         }
     }
 
+    /// `127.0.0.0/8`, which no packet on a link has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4_loopback(&self) -> bool {
+        u64::from_be(self.0[1]) >> 24 == 0xffff_7f && self.0[0] == 0
+    }
+
     /// `fe80::/10`. (IPv4 link-local addresses get no special treatment from the datapath.)
     #[inline(always)]
     #[must_use]

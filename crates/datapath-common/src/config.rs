@@ -38,6 +38,10 @@ impl NodeConfig {
     /// The kernel's device wraps and unwraps; without it the programs do.
     pub const TUNNEL_DEVICE: u32 = 32;
 
+    /// Another network made the pods' devices and routes, and answers for their gateway: programs look, track and leave all
+    /// packets to the stack. Only together with [`HOST_ROUTING`](Self::HOST_ROUTING).
+    pub const CHAINED: u32 = 64;
+
     /// Pods' connections to the world have the node's address outside, see [`nat`](crate::nat). Not together with
     /// [`HOST_ROUTING`](Self::HOST_ROUTING), where that is netfilter's work.
     pub const MASQUERADE: u32 = 256;

@@ -136,7 +136,8 @@ row! {
         pub opener: Side,
         /// All TCP flags seen.
         pub tcp_flags: [u8; 2],
-        /// Of [`MASQUERADED`](CtEntry::MASQUERADED); the topmost four bits are the slot of the node's address.
+        /// Of [`MASQUERADED`](CtEntry::MASQUERADED) and [`THROUGH_HOST`](CtEntry::THROUGH_HOST); the topmost four bits are the slot
+        /// of the node's address.
         pub flags: u16,
         /// The revision of the policy that decided.
         pub revision: u16,
@@ -178,6 +179,9 @@ impl CtEntry {
 
     /// The opener is a pod that has the node's address outside.
     pub const MASQUERADED: u16 = 1;
+    /// The opener's packets come through the host's stack, which may have given them another address or port (`hostPort`, a
+    /// NodePort of kube-proxy): answers must go back through it to be changed back.
+    pub const THROUGH_HOST: u16 = 2;
     const SLOT_SHIFT: u16 = 12;
 
     /// With a mapping.
@@ -192,7 +196,7 @@ impl CtEntry {
     #[inline(always)]
     pub const fn masquerade(&mut self, mapping: Mapping) {
         if mapping.is_some() {
-            self.flags = Self::MASQUERADED | (mapping.slot() as u16) << Self::SLOT_SHIFT;
+            self.flags |= Self::MASQUERADED | (mapping.slot() as u16) << Self::SLOT_SHIFT;
             self.nat_port = mapping.port();
         }
     }
@@ -218,6 +222,13 @@ impl CtEntry {
             return Mapping::NONE;
         }
         Mapping::new((self.flags >> Self::SLOT_SHIFT) as u8, self.nat_port)
+    }
+
+    /// Whether a packet of `leg` belongs to the host's stack, because what it answers came through there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers_through_host(&self, leg: u8) -> bool {
+        (self.flags & Self::THROUGH_HOST) >> 1 & leg as u16 != 0
     }
 
     /// [`ORIGINAL`] for a packet that the opener sent, else [`REPLY`].

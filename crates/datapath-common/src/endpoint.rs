@@ -15,7 +15,7 @@ row! {
         pub id: u32,
         /// The pod's own Ethernet address.
         pub mac: Mac,
-        /// Of [`HOST`](Endpoint::HOST).
+        /// Of [`HOST`](Endpoint::HOST), [`QUEUED`](Endpoint::QUEUED) and [`STACK`](Endpoint::STACK).
         pub flags: u16,
         /// Of the pod's labels; 0 while there is no policy.
         pub identity: u64,
@@ -29,6 +29,11 @@ row! {
 impl Endpoint {
     /// The address is the node's own: packets to it belong to the host's stack.
     pub const HOST: u16 = 1;
+    /// What the pod receives waits in the queue of its host end, where somebody limits its rate.
+    pub const QUEUED: u16 = 2;
+    /// What the pod sends and receives takes the host's stack: what it sends is redirected on the ingress of its host end, where
+    /// somebody limits its rate, and comes back into the stack and not to our program.
+    pub const STACK: u16 = 4;
 
     /// A local pod behind the host end `ifindex`.
     #[must_use]
@@ -53,10 +58,17 @@ impl Endpoint {
         }
     }
 
+    /// Whether one of `flags` is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+
     /// Whether the address is the node's own.
     #[inline(always)]
     #[must_use]
     pub const fn is_host(&self) -> bool {
-        self.flags & Self::HOST != 0
+        self.has(Self::HOST)
     }
 }

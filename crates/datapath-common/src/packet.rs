@@ -12,6 +12,12 @@ pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
 /// The IPv6 gateway of every pod, `fe80::1`. No device has it.
 pub const GATEWAY_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
+/// The mark of packets that take the host's stack but must not leave it as they are: a rule leads them to `thalweg_host`. Of the
+/// packet's mark only [`DETOUR_MASK`] counts; the rest is netfilter's.
+pub const DETOUR_MARK: u32 = 0x7477_0000;
+/// The bits of [`DETOUR_MARK`].
+pub const DETOUR_MASK: u32 = 0xffff_0000;
+
 /// Bytes of an Ethernet header.
 pub const ETH_LEN: usize = 14;
 /// Bytes of an IPv4 header without options.

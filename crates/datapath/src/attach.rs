@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
@@ -31,9 +31,19 @@ pub(crate) struct Target<'a> {
     pub(crate) hook: Hook,
     pub(crate) ifname: &'a str,
     pub(crate) ifindex: u32,
+    /// Whether the device has another program of ours, on the other way.
+    pub(crate) second: bool,
 }
 
 impl Target<'_> {
+    fn pin(&self, pins: &Pins) -> PathBuf {
+        if self.second {
+            pins.second_link(self.ifname)
+        } else {
+            pins.link(self.ifname)
+        }
+    }
+
     /// The device of this name must be the one that the caller means.
     pub(crate) fn check(&self) -> Result<(), AttachError> {
         let ifname = || self.ifname.to_owned();
@@ -77,7 +87,7 @@ pub(crate) fn attach_tcx(
     program: &SchedClassifier,
 ) -> Result<(), AttachError> {
     let program = program.fd().map_err(target.program_error("attach"))?.as_fd();
-    let path = pins.link(target.ifname);
+    let path = target.pin(pins);
     if let Ok(link) = sys::open_pin(&path) {
         let hook = tcx_hook(target.hook);
         let ours = sys::info::<sys::LinkInfo>(link.as_fd())
@@ -150,7 +160,8 @@ fn clsact_filter(ifname: &str, direction: TcAttachType) -> io::Result<SchedClass
 /// Detaches whatever of ours is on a device, in either way; `false`: nothing was.
 pub(crate) fn detach(pins: &Pins, ifname: &str) -> Result<bool, AttachError> {
     let unpinned = remove_pin(&pins.link(ifname))?;
-    Ok(detach_clsact(ifname) || unpinned)
+    let second = remove_pin(&pins.second_link(ifname))?;
+    Ok(detach_clsact(ifname) || unpinned || second)
 }
 
 /// Detaches our filters; those that are not there, or on a device that is gone, are none.
@@ -164,7 +175,8 @@ pub(crate) fn detach_clsact(ifname: &str) -> bool {
 
 /// Removes the pins of devices that nobody wants.
 pub(crate) fn prune(pins: &Pins, live: &BTreeSet<String>) -> Result<usize, AttachError> {
-    let keep: BTreeSet<_> = live.iter().map(|ifname| pins.link(ifname)).collect();
+    let both = |ifname: &String| [pins.link(ifname), pins.second_link(ifname)];
+    let keep: BTreeSet<_> = live.iter().flat_map(both).collect();
     let path = pins.links();
     let unreadable = |source| AttachError::Pin {
         operation: "list",

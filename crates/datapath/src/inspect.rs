@@ -9,7 +9,9 @@ use aya::Ebpf;
 use datapath_common::ct::{CtKey, Tuple};
 use datapath_common::maps::{self, Kind, Spec};
 use datapath_common::packet::proto;
-use datapath_common::{Addr, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry, Prefix};
+use datapath_common::{
+    Addr, CtEntry, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry, Prefix,
+};
 use ipnet::IpNet;
 
 use crate::conntrack::Connection;
@@ -160,7 +162,13 @@ fn endpoint(row: &Endpoint) -> String {
         policy,
         ..
     } = row;
-    format!("pod ifindex={ifindex} mac={mac} id={id} identity={identity:#x} policy={policy}")
+    let named = [(Endpoint::QUEUED, " queued"), (Endpoint::STACK, " stack")];
+    let flags: String = named
+        .iter()
+        .filter(|(flag, _)| row.has(*flag))
+        .map(|(_, name)| *name)
+        .collect();
+    format!("pod ifindex={ifindex} mac={mac} id={id} identity={identity:#x} policy={policy}{flags}")
 }
 
 fn prefix((net, row): (&IpNet, &Prefix)) -> MapRow {
@@ -200,7 +208,7 @@ fn connection(connection: &Connection) -> MapRow {
         .masqueraded
         .map(|outside| format!(" masqueraded={outside}"));
     let value = format!(
-        "{} age={}s idle={}s packets={}/{} bytes={}/{} tcp_flags={:#04x}/{:#04x}{}",
+        "{} age={}s idle={}s packets={}/{} bytes={}/{} tcp_flags={:#04x}/{:#04x}{}{}",
         entry.state,
         connection.age.as_secs(),
         connection.idle.as_secs(),
@@ -211,6 +219,11 @@ fn connection(connection: &Connection) -> MapRow {
         entry.tcp_flags[0],
         entry.tcp_flags[1],
         outside.unwrap_or_default(),
+        if entry.flags & CtEntry::THROUGH_HOST == 0 {
+            ""
+        } else {
+            " through-host"
+        },
     );
     MapRow {
         key: tuple(&connection.tuple),

@@ -115,6 +115,17 @@ impl Datapath {
             hook: Hook::FromPod,
             ifname,
             ifindex,
+            second: false,
+        })
+    }
+
+    /// Attaches `from_host` to the host end of a pod's veth that another network made and routes to, beside `from_pod`.
+    pub fn attach_to_pod(&mut self, ifname: &str, ifindex: u32) -> Result<(), AttachError> {
+        self.attach(attach::Target {
+            hook: Hook::FromHost,
+            ifname,
+            ifindex,
+            second: true,
         })
     }
 
@@ -124,6 +135,7 @@ impl Datapath {
             hook: Hook::FromWire,
             ifname,
             ifindex,
+            second: false,
         })
     }
 
@@ -133,6 +145,7 @@ impl Datapath {
             hook: Hook::FromHost,
             ifname,
             ifindex,
+            second: false,
         })
     }
 
@@ -142,6 +155,7 @@ impl Datapath {
             hook: Hook::FromTunnel,
             ifname,
             ifindex,
+            second: false,
         })
     }
 

@@ -96,6 +96,13 @@ impl Pins {
         self.links().join(ifname.replace('%', "%25").replace('.', "%2e"))
     }
 
+    /// The pin of the second link of a device that has two, one in and one out. No device's own name has a bare `%` there.
+    pub(crate) fn second_link(&self, ifname: &str) -> PathBuf {
+        let mut path = self.link(ifname).into_os_string();
+        path.push("%out");
+        path.into()
+    }
+
     /// Removes the pin of a map that the loader could not use, whatever it is; a map of another size is handed over.
     ///
     /// Replacing is safe: programs that are attached keep the old map until they are replaced themselves.
@@ -187,5 +194,6 @@ mod tests {
             Path::new("/sys/fs/bpf/thalweg/links/eth0%2e100")
         );
         assert_ne!(pins.link("a%2eb"), pins.link("a.b"));
+        assert_ne!(pins.link("a%out"), pins.second_link("a"));
     }
 }

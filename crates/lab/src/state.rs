@@ -183,6 +183,8 @@ impl State {
         let run_dir = paths.node_run(&node.name);
         let mut cni_bin_dirs: Vec<PathBuf> = self.program.parent().map(Path::to_owned).into_iter().collect();
         cni_bin_dirs.extend(["/opt/cni/bin", "/usr/lib/cni"].map(PathBuf::from));
+        // Plugins that only this node has.
+        cni_bin_dirs.push("/run/cni/bin".into());
         NodeHandle {
             lab_dir: paths.dir.clone(),
             name: node.name.clone(),

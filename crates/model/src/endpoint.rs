@@ -51,6 +51,38 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// The hardware address of the pod's own end.
     pub mac: Mac,
+    /// Where somebody limits its rate.
+    #[serde(default, skip_serializing_if = "RateLimits::is_none")]
+    pub limits: RateLimits,
+    /// Another network made its devices and gave it its addresses; only programs and rows are ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
+}
+
+/// Where a pod's packets wait in a queue that is not ours, on the host end of its veth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimits {
+    /// What it receives.
+    pub ingress: bool,
+    /// What it sends.
+    pub egress: bool,
+}
+
+impl RateLimits {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        !self.ingress && !self.egress
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self {
+            ingress: self.ingress || other.ingress,
+            egress: self.egress || other.egress,
+        }
+    }
 }
 
 /// A pod that Kubernetes placed on this node.

@@ -13,7 +13,7 @@ mod ippool;
 mod mac;
 mod node;
 
-pub use endpoint::{Endpoint, EndpointId, ParseEndpointIdError, Pod, PodRef};
+pub use endpoint::{Endpoint, EndpointId, ParseEndpointIdError, Pod, PodRef, RateLimits};
 pub use family::Family;
 pub use ippool::{
     Block, BlockReport, DEFAULT_POOL, Grant, Holder, IpPool, Namespace, NodePools, NodeReport, PoolCondition,

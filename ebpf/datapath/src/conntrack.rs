@@ -4,7 +4,7 @@
 use datapath_common::ct::CtKey;
 use datapath_common::{CtEntry, NodeConfig, Reason};
 
-use crate::maps::{self, Insertion, Touch};
+use crate::maps::{self, Insertion, Known, Touch};
 use crate::parse::{self, Kind, Packet};
 use crate::{Ctx, Drop, fragment, nat};
 
@@ -13,6 +13,8 @@ use crate::{Ctx, Drop, fragment, nat};
 pub enum Towards {
     /// To a pod of this node, or to the node itself.
     Here,
+    /// To a pod of this node out of the host's stack.
+    HereFromHost,
     /// From a pod to somewhere else: perhaps the world, which is to see the node's address.
     Elsewhere,
 }
@@ -23,9 +25,19 @@ impl Towards {
     fn may_be_world(self) -> bool {
         self == Self::Elsewhere && maps::configured(NodeConfig::MASQUERADE)
     }
+
+    /// What that means for the opener's packets, see [`Touch::way`].
+    #[inline(always)]
+    const fn way(self) -> u16 {
+        match self {
+            Self::Here | Self::Elsewhere => 0,
+            Self::HereFromHost => CtEntry::THROUGH_HOST,
+        }
+    }
 }
 
-/// Accounts for a packet in its connection, which is opened if there is none, and finds out how that looks outside.
+/// Accounts for a packet in its connection, which is opened if there is none, and finds out how that looks outside and whether the
+/// packet must take the host's stack.
 #[inline(always)]
 pub fn track(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     match packet.kind {
@@ -45,9 +57,9 @@ pub fn track(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Dro
 #[inline(always)]
 fn flow(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     let (key, side) = packet.tuple.key();
-    let touch = touch(ctx, packet, side);
-    if let Some(mapping) = maps::touch(&key, &touch) {
-        packet.nat = mapping;
+    let touch = touch(ctx, packet, side, towards.way());
+    if let Some(known) = maps::touch(&key, &touch) {
+        learn(packet, known);
         Ok(())
     } else if towards.may_be_world() {
         packet.nat = nat::open(ctx)?;
@@ -57,12 +69,44 @@ fn flow(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     }
 }
 
-/// What a packet of this end does to its connection.
+/// Finds out how a packet looks outside whose connection is known and has been accounted for. One that nobody knows must not
+/// leave as it is.
+#[inline(always)]
+pub fn recognise(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
+    let known = match packet.kind {
+        Kind::Flow => true,
+        Kind::Fragment => fragment::recall(ctx, packet),
+        Kind::Error => {
+            related(ctx, packet, Towards::Elsewhere)?;
+            false
+        }
+        Kind::Link => false,
+    };
+    if known {
+        let (key, side) = packet.tuple.key();
+        if let Some(known) = maps::connection(&key, side) {
+            learn(packet, known);
+        }
+    }
+    if packet.nat.is_some() {
+        Ok(())
+    } else {
+        Err(Drop::new(Reason::NO_MAPPING_FOR_NAT_MASQUERADE))
+    }
+}
+
+#[inline(always)]
+fn learn(packet: &mut Packet, known: Known) {
+    (packet.nat, packet.through_host) = (known.mapping, known.through_host);
+}
+
+/// What a packet of this end, which came this [way](Touch::way), does to its connection.
 #[inline(always)]
 #[must_use]
-pub fn touch(ctx: &Ctx, packet: &Packet, side: u8) -> Touch {
+pub fn touch(ctx: &Ctx, packet: &Packet, side: u8, way: u16) -> Touch {
     Touch {
         side,
+        way,
         now: ctx.jiffies(),
         tcp_flags: packet.tcp_flags,
         length: ctx.length(),
@@ -87,8 +131,11 @@ pub fn entry(key: &CtKey, first: &Touch) -> CtEntry {
         now,
         tcp_flags,
         length,
+        way,
     } = *first;
-    CtEntry::open(now, side, key.proto, tcp_flags, u64::from(length))
+    let mut entry = CtEntry::open(now, side, key.proto, tcp_flags, u64::from(length));
+    entry.flags = way;
+    entry
 }
 
 /// A fragment without ports gets those of the first one. Without a first it goes by its address, as a router would do it, but
@@ -97,8 +144,8 @@ pub fn entry(key: &CtKey, first: &Touch) -> CtEntry {
 fn later_fragment(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     if fragment::recall(ctx, packet) {
         let (key, side) = packet.tuple.key();
-        if let Some(mapping) = maps::touch(&key, &touch(ctx, packet, side)) {
-            packet.nat = mapping;
+        if let Some(known) = maps::touch(&key, &touch(ctx, packet, side, towards.way())) {
+            learn(packet, known);
             return Ok(());
         }
     }
@@ -116,10 +163,11 @@ fn related(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop>
         let nameless = towards.may_be_world() && nat::is_world(packet);
         return if nameless { Err(unrelated) } else { Ok(()) };
     };
-    let (key, _) = quoted.key();
-    match maps::connection(&key) {
-        Some(mapping) if quoted.source == packet.tuple.destination => {
-            packet.nat = mapping;
+    let (key, quoted_side) = quoted.key();
+    // The error goes the other way than the packet that it is about.
+    match maps::connection(&key, quoted_side ^ 1) {
+        Some(known) if quoted.source == packet.tuple.destination => {
+            learn(packet, known);
             Ok(())
         }
         _ => Err(unrelated),

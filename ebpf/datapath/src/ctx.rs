@@ -125,6 +125,21 @@ impl Ctx {
         self.skb().len
     }
 
+    /// The mark that programs and netfilter hand on with the packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        self.skb().mark
+    }
+
+    /// Sets the mark.
+    #[inline(always)]
+    pub fn set_mark(&self, mark: u32) {
+        // SAFETY: the context is valid as long as the run, and programs of this type may write this field. It is written whole:
+        // the kernel refuses half of it, to which the compiler would cut it down where the other half stays.
+        unsafe { (&raw mut (*self.skb).mark).write_volatile(mark) }
+    }
+
     /// The device at whose hook this is.
     #[inline(always)]
     #[must_use]

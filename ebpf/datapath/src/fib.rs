@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 //! Out of the node: by the kernel's own routing and neighbour tables.
 
-use datapath_common::packet::{ETH_LEN, UDP_LEN, proto};
+use datapath_common::packet::{DETOUR_MARK, DETOUR_MASK, ETH_LEN, UDP_LEN, proto};
 use datapath_common::{Addr, Be16, Mac, Reason, Tuple, Way};
 
 use crate::parse::{Bytes, Ethernet, Packet};
@@ -112,17 +112,46 @@ impl Lookup {
 /// which answers with the right ICMP error.
 #[inline(always)]
 pub fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
-    if packet.ttl <= 1 {
-        return Ok(Verdict::Stack);
-    }
-    let mut action = TO_STACK;
-    next_hop(ctx, packet, &mut action)?;
+    let action = way_out(ctx, packet)?;
     if action == TO_STACK {
         return Ok(Verdict::Stack);
     }
     nat::depart(ctx, packet)?;
     forward::hop(ctx, packet)?;
     Ok(Verdict::Redirect(action))
+}
+
+/// Out of the pod's queue and the host's stack, which has counted the hop, to the next hop: the second half of
+/// [`leave_later`].
+#[inline(always)]
+pub fn leave_at_last(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
+    let mut action = TO_STACK;
+    next_hop(ctx, packet, &mut action)?;
+    if action == TO_STACK {
+        // The answer was another one when the packet was sent.
+        return Err(Drop::new(Reason::FIB_LOOKUP_FAILED));
+    }
+    nat::depart(ctx, packet)?;
+    Ok(Verdict::Redirect(action))
+}
+
+/// Into the host's stack and the queue before it. What is to look otherwise outside is marked, so that it comes back to us
+/// before it leaves; what the stack is to answer with an error is not.
+#[inline(always)]
+pub fn leave_later(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
+    if packet.nat.is_some() && way_out(ctx, packet)? != TO_STACK {
+        ctx.set_mark(ctx.mark() & !DETOUR_MASK | DETOUR_MARK);
+    }
+    Ok(Verdict::Stack)
+}
+
+#[inline(always)]
+fn way_out(ctx: &Ctx, packet: &Packet) -> Result<i32, Drop> {
+    let mut action = TO_STACK;
+    if packet.ttl > 1 {
+        next_hop(ctx, packet, &mut action)?;
+    }
+    Ok(action)
 }
 
 /// No action of a redirect.

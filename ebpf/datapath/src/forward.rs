@@ -21,7 +21,13 @@ pub fn to_pod(ctx: &Ctx, packet: &Packet, pod: &Endpoint) -> Result<Verdict, Dro
     }
     hop(ctx, packet)?;
     address(ctx, pod.mac, GATEWAY_MAC)?;
-    Ok(Verdict::Redirect(ctx.redirect_peer(pod.ifindex)))
+    // The pod's end is reached at once, its host end by way of the queue there.
+    let action = if pod.has(Endpoint::QUEUED) {
+        ctx.redirect(pod.ifindex)
+    } else {
+        ctx.redirect_peer(pod.ifindex)
+    };
+    Ok(Verdict::Redirect(action))
 }
 
 /// Sets the Ethernet addresses.

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use datapath_common::ct::{CtEntry, CtKey, Side, next_state, reopens};
+use datapath_common::ct::{CtEntry, CtKey, ORIGINAL, Side, next_state, reopens};
 use datapath_common::{
     Addr, Be16, Counter, Direction, Endpoint, FragmentEntry, FragmentKey, LocalNode, Mapping, NatAddress,
     NatEntry, NodeConfig, Prefix, PrefixKey, Reason, Tuple, Way, maps, metrics,
@@ -134,30 +134,48 @@ pub struct Touch {
     pub tcp_flags: u8,
     /// Bytes.
     pub length: u32,
+    /// What a row has among its flags whose opener's packets come this way: [`CtEntry::THROUGH_HOST`] or nothing.
+    pub way: u16,
 }
 
-/// Accounts for a packet in its connection's row, and tells how the connection looks outside; `None`: there is no row.
+/// What a connection's row says of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// How the connection looks outside.
+    pub mapping: Mapping,
+    /// Whether the packet answers what came through the host's stack.
+    pub through_host: bool,
+}
+
+/// Accounts for a packet in its connection's row, and tells what that says; `None`: there is no row.
 ///
 /// The row is shared by all CPUs. Counters are atomic; the other fields are small, written whole and only when they change:
 /// of two packets at the same instant either may have the last word, as on the wire.
 #[inline(always)]
 #[must_use]
-pub fn touch(key: &CtKey, touch: &Touch) -> Option<Mapping> {
+pub fn touch(key: &CtKey, touch: &Touch) -> Option<Known> {
     let row = CONNTRACK.get_ptr_mut(key)?;
     let Touch {
         side,
         now,
         tcp_flags,
         length,
+        way,
     } = *touch;
     // SAFETY: `row` is a row of the map, which stays in place while the program runs; each field is accessed as the text
     // above says, and `leg` is 0 or 1.
     unsafe {
         if reopens((*row).state, tcp_flags) {
-            *row = (*row).reopened(now, side, key.proto, tcp_flags, u64::from(length));
-            return Some(mapping(row));
+            let mut reopened = (*row).reopened(now, side, key.proto, tcp_flags, u64::from(length));
+            reopened.flags |= way;
+            *row = reopened;
+            return Some(known(row, side));
         }
         let leg = (*row).leg(side);
+        // The row may have been made by an answer, or by an agent that did not care.
+        if leg == ORIGINAL && (*row).flags & way != way {
+            (*row).flags |= way;
+        }
         add(&raw mut (*row).packets, leg, 1);
         add(&raw mut (*row).bytes, leg, u64::from(length));
         if (*row).last_seen != now {
@@ -174,22 +192,28 @@ pub fn touch(key: &CtKey, touch: &Touch) -> Option<Mapping> {
         if next != state {
             (*row).state = next;
         }
-        Some(mapping(row))
+        Some(known(row, side))
     }
 }
 
-/// How a connection looks outside. No look at the row where nothing is masqueraded.
+/// What a row says of a packet of this side.
 ///
 /// # Safety
 ///
 /// `row` is a row of the map.
 #[inline(always)]
-unsafe fn mapping(row: *const CtEntry) -> Mapping {
-    if configured(NodeConfig::MASQUERADE) {
-        // SAFETY: the caller's promise; both fields are written once, when the row is opened.
-        unsafe { (*row).mapping() }
-    } else {
-        Mapping::NONE
+unsafe fn known(row: *const CtEntry, side: Side) -> Known {
+    // SAFETY: the caller's promise; the fields are written when the row is opened, and the flag of the way by the opener's
+    // packets, which all come the same way.
+    unsafe {
+        Known {
+            mapping: if configured(NodeConfig::MASQUERADE) {
+                (*row).mapping()
+            } else {
+                Mapping::NONE
+            },
+            through_host: (*row).answers_through_host((*row).leg(side)),
+        }
     }
 }
 
@@ -245,13 +269,13 @@ fn insertion(result: Result<(), i32>) -> Insertion {
     }
 }
 
-/// How a connection looks outside, without accounting for a packet; `None`: there is no such connection.
+/// What a connection's row says of a packet of this side, which is not accounted for; `None`: there is no such connection.
 #[inline(always)]
 #[must_use]
-pub fn connection(key: &CtKey) -> Option<Mapping> {
+pub fn connection(key: &CtKey, side: Side) -> Option<Known> {
     let row = CONNTRACK.get_ptr(key)?;
     // SAFETY: `row` is a row of the map.
-    Some(unsafe { mapping(row) })
+    Some(unsafe { known(row, side) })
 }
 
 /// To whom a packet for the node really goes.

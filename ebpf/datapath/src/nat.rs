@@ -98,7 +98,8 @@ fn opened(ctx: &Ctx) -> Result<Mapping, Drop> {
         maps::release_port(&opening.request.key);
     }
     // Another CPU was faster with a packet of the same connection: its row counts.
-    maps::connection(&opening.key).ok_or(refused)
+    let known = maps::connection(&opening.key, opening.entry.opener);
+    known.map(|known| known.mapping).ok_or(refused)
 }
 
 /// Fills in key and row; says whether the pod opens the connection. (Functions of their own for the sake of the stack, here and
@@ -107,7 +108,7 @@ fn opened(ctx: &Ctx) -> Result<Mapping, Drop> {
 fn begin(ctx: &Ctx, opening: &mut Opening) -> bool {
     let side;
     (opening.key, side) = opening.packet.tuple.key();
-    let first = conntrack::touch(ctx, &opening.packet, side);
+    let first = conntrack::touch(ctx, &opening.packet, side, 0);
     opening.entry = conntrack::entry(&opening.key, &first);
     opening.entry.opener == side
 }
@@ -351,7 +352,7 @@ fn answer_arrives(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
         return Ok(());
     };
     let (key, side) = inside(&packet.tuple, entry).key();
-    let touch = conntrack::touch(ctx, packet, side);
+    let touch = conntrack::touch(ctx, packet, side, 0);
     if maps::touch(&key, &touch).is_none() {
         return Ok(());
     }
@@ -440,8 +441,8 @@ fn is_about_a_pod(packet: &Packet) -> bool {
         return false;
     };
     // As the pod sent it: seen from the answers, the other way round.
-    let (key, _) = inside(&quoted.reversed(), entry).key();
-    maps::connection(&key).is_some()
+    let (key, side) = inside(&quoted.reversed(), entry).key();
+    maps::connection(&key, side).is_some()
 }
 
 /// Where addresses lie in an IP header.

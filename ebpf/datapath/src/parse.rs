@@ -160,6 +160,8 @@ pub struct Packet {
     pub end: u32,
     /// How its connection looks outside of the node, once that is known.
     pub nat: Mapping,
+    /// Whether it answers what came through the host's stack, likewise.
+    pub through_host: bool,
 }
 
 impl Packet {
@@ -176,6 +178,7 @@ impl Packet {
         quoted_proto: 0,
         end: 0,
         nat: Mapping::NONE,
+        through_host: false,
     };
 
     /// Where the payload of the IP headers begins.

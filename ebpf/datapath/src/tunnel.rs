@@ -3,7 +3,7 @@
 //! kernel's device, or where there is none by [`wrap`].
 
 use datapath_common::packet::{GATEWAY_MAC, TUNNEL_MAC};
-use datapath_common::{Addr, NodeConfig, Prefix, Reason};
+use datapath_common::{Addr, Endpoint, NodeConfig, Prefix, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::conntrack::Towards;
@@ -112,7 +112,7 @@ pub fn deliver(ctx: &Ctx, sender: &Addr) -> Result<Verdict, Drop> {
     let Some(own) = maps::endpoint(&packet.tuple.destination) else {
         return Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP));
     };
-    if own.is_host() || maps::configured(NodeConfig::HOST_ROUTING) {
+    if own.has(Endpoint::HOST | Endpoint::STACK) || maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Stack);
     }
     conntrack::track(ctx, &mut packet, Towards::Here)?;

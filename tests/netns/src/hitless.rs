@@ -64,6 +64,14 @@ impl Traffic {
     pub fn connect(&mut self, lab: &Lab, from: &str, to: &str, address: IpAddr, count: usize) {
         let listener = within(lab, to, || TcpListener::bind(SocketAddr::new(address, 0)))
             .expect("a listener in the pod");
+        self.connect_to(lab, from, listener, count);
+    }
+
+    /// Opens connections from a pod to a listener, wherever it is, which echo until the end.
+    ///
+    /// # Panics
+    /// When one cannot be opened.
+    pub fn connect_to(&mut self, lab: &Lab, from: &str, listener: TcpListener, count: usize) {
         let address = listener.local_addr().expect("a bound socket has an address");
         std::thread::spawn(move || {
             for stream in listener.incoming().take(count).flatten() {

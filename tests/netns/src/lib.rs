@@ -165,9 +165,25 @@ pub fn within<T: Send>(lab: &Lab, target: &str, work: impl FnOnce() -> T + Send)
 /// # Panics
 /// When a byte is missing or the connection breaks.
 pub fn assert_tcp(lab: &Lab, from: &str, to: &str, address: IpAddr) {
-    let listener = within(lab, to, || TcpListener::bind(SocketAddr::new(address, 0)))
-        .unwrap_or_else(|error| panic!("{to} cannot listen on {address}: {error}"));
+    let listener = listen(lab, to, SocketAddr::new(address, 0));
     let address = listener.local_addr().expect("a bound socket has an address");
+    echo_of(lab, from, listener, address);
+}
+
+/// The same with a server that is reached by another address and port than its own.
+///
+/// # Panics
+/// When a byte is missing or the connection breaks.
+pub fn assert_tcp_via(lab: &Lab, from: &str, to: &str, own: SocketAddr, reached: SocketAddr) {
+    echo_of(lab, from, listen(lab, to, own), reached);
+}
+
+fn listen(lab: &Lab, on: &str, address: SocketAddr) -> TcpListener {
+    within(lab, on, || TcpListener::bind(address))
+        .unwrap_or_else(|error| panic!("{on} cannot listen on {address}: {error}"))
+}
+
+fn echo_of(lab: &Lab, from: &str, listener: TcpListener, address: SocketAddr) {
     let echo = std::thread::spawn(move || -> std::io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -197,18 +213,48 @@ pub fn assert_tcp(lab: &Lab, from: &str, to: &str, address: IpAddr) {
 /// When it does not answer.
 #[must_use]
 pub fn agent_status(lab: &Lab, node: &str) -> Status {
-    let ask = || -> std::io::Result<Status> {
+    let answer = ask_agent(lab, node, "/v1/status");
+    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("agent of {node}: {error} in {answer}"))
+}
+
+/// What a node's agent answers to a question.
+///
+/// # Panics
+/// When it does not answer.
+#[must_use]
+pub fn ask_agent(lab: &Lab, node: &str, path: &str) -> String {
+    let ask = || -> std::io::Result<String> {
         let socket = lab.agent_socket(node).map_err(std::io::Error::other)?;
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: agent\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (_head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        serde_json::from_str(body).map_err(|error| std::io::Error::other(format!("{error} in {answer}")))
+        Ok(body.to_owned())
     };
     ask().unwrap_or_else(|error| panic!("agent of {node}: {error}"))
 }
+
+/// Changes a setting of a node's agent, of which it knows once it is started anew.
+///
+/// # Panics
+/// When its file of settings is not there.
+pub fn set_agent(lab: &Lab, node: &str, key: &str, value: serde_json::Value) {
+    let file = lab
+        .node(node)
+        .expect("the node runs")
+        .host_path(Path::new(AGENT_SETTINGS));
+    let text = std::fs::read(&file).expect("the lab has written it");
+    let mut settings: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&text).expect("a map of settings");
+    settings.insert(key.to_owned(), value);
+    let text = serde_json::to_vec(&settings).expect("plain values");
+    std::fs::write(&file, text).expect("the file can be written");
+}
+
+/// Where an agent of a lab finds its settings.
+const AGENT_SETTINGS: &str = "/run/thalweg-lab/agent.yaml";
 
 /// How many packets a node has dropped for a reason.
 #[must_use]

@@ -2,9 +2,10 @@
 //! Agents come and go; traffic does not notice.
 
 use lab::Lab;
+use lab::spec::Nodes;
 use nix::sys::signal::Signal;
 use tests_netns::hitless::Traffic;
-use tests_netns::{assert_pings, assert_tcp, start};
+use tests_netns::{agent_status, assert_pings, assert_tcp, start};
 use thalweg_tests_netns as tests_netns;
 
 const RESTARTS: usize = 20;
@@ -62,4 +63,20 @@ fn restart_both(lab: &Lab, signal: Signal) {
             scope.spawn(move || lab.restart_agent(node, signal).expect("the agent comes back"));
         }
     });
+}
+
+#[test]
+fn an_agent_whose_socket_somebody_removed_says_so() {
+    let Some(lab) = start("socketless", |spec| spec.nodes = Nodes::Count(1)) else {
+        return;
+    };
+    let node = lab.node("node-1").unwrap();
+    std::fs::remove_file(node.run_dir.join("thalweg/cni.sock")).unwrap();
+    tests_netns::eventually("it is said", || {
+        let status = agent_status(&lab, "node-1");
+        let of_it = |message: &str| message.contains("cni.sock (cni.socket)");
+        !status.ready && status.conditions.iter().any(|one| !one.ok && of_it(&one.message))
+    });
+    lab.restart_agent("node-1", Signal::SIGTERM).unwrap();
+    tests_netns::eventually("all is well again", || agent_status(&lab, "node-1").ready);
 }

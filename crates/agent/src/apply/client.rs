@@ -25,7 +25,7 @@ pub enum Command {
     /// A call of the CNI plugin.
     Cni {
         /// The call.
-        call: Call,
+        call: Box<Call>,
         /// The namespace that came with it.
         netns: Option<OwnedFd>,
         /// For ADD: the pool that addresses come from, where there are pools.
@@ -102,7 +102,7 @@ impl Client {
         let (reply, answer) = mpsc::sync_channel(1);
         let deadline = Instant::now() + CALL_TIMEOUT;
         if let Err(error) = self.commands.try_send(Command::Cni {
-            call,
+            call: Box::new(call),
             netns,
             pool,
             reply,

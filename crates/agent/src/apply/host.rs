@@ -11,7 +11,7 @@ use routing::Device;
 use tracing::info;
 
 use super::Options;
-use super::forwarding::{enable_forwarding, move_reverse_path_filter};
+use super::forwarding::{SysctlError, enable_forwarding, move_reverse_path_filter};
 use super::survey::{Found, Survey, survey};
 use crate::endpoints::Kernel;
 use crate::tunnel::{TUNNEL_LINK, Tunnel};
@@ -50,8 +50,14 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Brings the node's own side in line with what its devices are now; what fails is in `problems`.
-    pub(super) fn update(&mut self, kernel: &mut Kernel, options: &Options, node: Option<&Node>) {
+    /// Brings the node's own side in line with what its devices are now, those of pods excepted; what fails is in `problems`.
+    pub(super) fn update(
+        &mut self,
+        kernel: &mut Kernel,
+        options: &Options,
+        node: Option<&Node>,
+        pods: &BTreeSet<String>,
+    ) {
         self.problems.clear();
         let node_addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
         let survey = match find(&mut kernel.netlink) {
@@ -60,7 +66,12 @@ impl Host {
         };
         (self.underlay_mtu, self.surveyed) = (survey.underlay_mtu, true);
         self.set_mtu(options, node);
-        for setting in [enable_forwarding, move_reverse_path_filter] {
+        let settings: &[fn() -> Result<(), SysctlError>] = match options.behind {
+            None => &[enable_forwarding, move_reverse_path_filter],
+            // Pods' devices are another network's, their filters too.
+            Some(_) => &[enable_forwarding],
+        };
+        for setting in settings {
             if let Err(error) = setting() {
                 self.problems.push(error.to_string());
             }
@@ -71,7 +82,7 @@ impl Host {
         self.attach_underlay(kernel, &survey);
         // Without them, devices with the node's addresses are not known for the underlay that they are.
         if !options.devices.is_empty() || !node_addresses.is_empty() {
-            self.detach_others(kernel, &survey);
+            self.detach_others(kernel, &survey, pods);
         }
         if let Err(error) = self.tunnel(kernel, options.tunnel.as_ref(), node) {
             self.problems.push(error.to_string());
@@ -158,8 +169,9 @@ impl Host {
 
     /// Takes the program from devices that are no longer the underlay's: the host's stack and `from_host` bring on what still comes
     /// in there. A fresh agent does not know what an earlier one had attached, and tries all.
-    fn detach_others(&mut self, kernel: &mut Kernel, survey: &Survey) {
-        let all = || survey.devices.iter().map(|device| device.name.clone()).collect();
+    fn detach_others(&mut self, kernel: &mut Kernel, survey: &Survey, pods: &BTreeSet<String>) {
+        let names = survey.devices.iter().map(|device| device.name.clone());
+        let all = || names.filter(|name| !pods.contains(name)).collect();
         let mut attached = self.attached.take().unwrap_or_else(all);
         for device in &survey.underlay {
             attached.remove(&device.name);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink::{Netlink, ROUTE_PROTOCOL, Route};
+use netlink::{Netlink, ROUTE_PROTOCOL, Route, TABLE_MAIN};
 use routing::{Row, Way};
 use state::Status;
 use tracing::info;
@@ -31,7 +31,7 @@ pub(super) fn local_networks(netlink: &mut Netlink, host_link: u32) -> Result<Ve
     let routes = netlink.routes(Some(ROUTE_PROTOCOL))?;
     Ok(routes
         .into_iter()
-        .filter(|route| route.oif == Some(host_link))
+        .filter(|route| route.oif == Some(host_link) && route.table == TABLE_MAIN)
         .map(|route| route.dst)
         .collect())
 }
@@ -45,10 +45,12 @@ pub(super) fn reconcile(netlink: &mut Netlink, wanted: Wanted<'_>) -> Vec<RouteS
         .filter_map(|row| route(row, host_link, wanted.mtu_to))
         .map(|route| (route.dst, route))
         .collect();
-    let current = match netlink.routes(Some(ROUTE_PROTOCOL)) {
+    let mut current = match netlink.routes(Some(ROUTE_PROTOCOL)) {
         Ok(current) => current,
         Err(error) => return failed(wanted.rows, &error),
     };
+    // Those of other tables are not ways to pods.
+    current.retain(|route| route.table == TABLE_MAIN);
     let stale = |route: &&Route| {
         let local_in_use = route.oif == Some(host_link) && (wanted.in_use)(&route.dst);
         !routes.contains_key(&route.dst) && wanted.complete && !local_in_use

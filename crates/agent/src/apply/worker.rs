@@ -8,17 +8,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use cni::protocol::{Call, Reply};
-use cni::{AddResult, Error, codes};
+use cni::{Error, codes};
 use datapath::common::{Addr, Prefix};
 use datapath::{Carried, Datapath, LoadError};
 use ipnet::IpNet;
-use model::{Family, Node};
+use model::{EndpointId, Family, Mac, Node, RateLimits};
 use routing::Mode;
 use state::{Snapshot, Status, Table};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::client::Command;
+use super::detour;
 use super::host::{HOST_LINK, HOST_PEER, Host};
 use super::path_mtu::PathMtus;
 use super::pools::Pools;
@@ -47,6 +48,8 @@ pub(super) struct Worker {
     pools: Pools,
     /// DELs that stay queued, because they failed.
     queued: usize,
+    /// Whether the detour is there, if that is known.
+    detoured: Option<bool>,
     seen: Option<state::Revision>,
     due: Instant,
     pause: Duration,
@@ -74,6 +77,7 @@ impl Worker {
             path_mtus: PathMtus::default(),
             pools,
             queued: 0,
+            detoured: None,
             seen: None,
             due: Instant::now(),
             pause: RETRY_FIRST,
@@ -85,7 +89,8 @@ impl Worker {
         // Programs are replaced between the two.
         self.carry_over(Datapath::carry_over);
         self.endpoints.restore(&mut self.kernel)?;
-        self.host.update(&mut self.kernel, &self.options, None);
+        let pods = self.endpoints.host_ifnames();
+        self.host.update(&mut self.kernel, &self.options, None, &pods);
         self.carry_over(Datapath::finish_carry_over);
         let known = routes::local_networks(&mut self.kernel.netlink, self.host.link)?;
         self.pools.restore(&mut self.endpoints, known);
@@ -133,7 +138,7 @@ impl Worker {
                 if self.pools.is_behind() {
                     self.pools.take_grants(&mut self.endpoints);
                 }
-                let answer = self.answer(call, netns, (pool, deadline));
+                let answer = self.answer(*call, netns, (pool, deadline));
                 // First the answer, then the bookkeeping: a pod waits for it.
                 let _ = reply.send(answer);
                 self.forget_released();
@@ -167,9 +172,19 @@ impl Worker {
                 attachment,
                 pod,
                 netns: path,
+                wishes,
+                previous,
             } => {
-                let add = self.add((attachment, pod, pool), netns, (&path, deadline));
-                return add.map_or_else(Reply::Failed, Reply::Added);
+                let asked = Asked {
+                    attachment,
+                    pod,
+                    pool,
+                    wishes,
+                    previous,
+                };
+                return self
+                    .add(asked, netns, (&path, deadline))
+                    .unwrap_or_else(Reply::Failed);
             }
             Call::Del { attachment } => checked(&attachment)
                 .and_then(|()| self.endpoints.remove(&mut self.kernel, &endpoint_id(attachment))),
@@ -191,10 +206,17 @@ impl Worker {
 
     fn add(
         &mut self,
-        (attachment, pod, pool): (cni::Attachment, cni::Pod, Option<String>),
+        asked: Asked,
         netns: Option<OwnedFd>,
         (path, deadline): (&str, Instant),
-    ) -> Result<AddResult, Error> {
+    ) -> Result<Reply, Error> {
+        let Asked {
+            attachment,
+            pod,
+            pool,
+            wishes,
+            previous,
+        } = asked;
         checked(&attachment)?;
         if Instant::now() >= deadline {
             return Err(Error::new(
@@ -215,17 +237,33 @@ impl Worker {
             netns_path: path,
             mtu: self.host.mtu,
             from: self.pools.from(pool),
+            limits: self.options.limited.or(RateLimits {
+                ingress: wishes.ingress_limited,
+                egress: wishes.egress_limited,
+            }),
+            host_ports: wishes.host_ports,
+            mac: hardware_address(wishes.mac.as_deref())?,
         };
-        self.endpoints.add(&mut self.kernel, &add)
+        if add.limits.egress && self.options.masquerade.is_some() {
+            // What such a pod sends to the world leaves by this way only.
+            let made = detour::make(&mut self.kernel.netlink, self.host.link);
+            made.map_err(|error| not_led_back(&add.id, &error))?;
+        }
+        match (&self.options.behind, &previous) {
+            (None, None) => self.endpoints.add(&mut self.kernel, &add).map(Reply::Added),
+            (Some(_), Some(previous)) => {
+                let adopted = self.endpoints.take_in(&mut self.kernel, &add, previous);
+                adopted.map(|()| Reply::Done)
+            }
+            (behind, _) => Err(out_of_order(&add.id, behind.as_deref())),
+        }
     }
 
     /// Aliases do not say which network an endpoint belongs to, so that GC of any other one must remove nothing.
     fn collect(&mut self, network: &str, valid: Vec<cni::Attachment>) -> Result<(), Error> {
-        if network != cni::NETWORK_NAME {
-            let msg = format!(
-                "GC of network {network:?}: this agent's network is {:?}",
-                cni::NETWORK_NAME
-            );
+        let own = self.options.behind.as_deref().unwrap_or(cni::NETWORK_NAME);
+        if network != own {
+            let msg = format!("GC of network {network:?}: this agent's network is {own:?}");
             return Err(Error::new(
                 codes::INVALID_NETWORK_CONFIG,
                 msg,
@@ -239,7 +277,9 @@ impl Worker {
     }
 
     fn status(&self) -> Result<(), Error> {
-        self.pools.status()?;
+        if self.options.behind.is_none() {
+            self.pools.status()?;
+        }
         // Other problems are shown, but must not make the node NotReady: pods can be started.
         match (self.host.link, self.host.problems.first()) {
             (0, Some(problem)) => Err(Error::new(
@@ -264,14 +304,18 @@ impl Worker {
     fn reconcile(&mut self, now: Instant) {
         let nodes = self.nodes.snapshot();
         let own = nodes.get(&self.options.node_name).cloned();
-        self.host.update(&mut self.kernel, &self.options, own.as_ref());
+        let pods = self.endpoints.host_ifnames();
+        self.host
+            .update(&mut self.kernel, &self.options, own.as_ref(), &pods);
         self.path_mtus.forget(now);
-        self.pools
-            .update(&mut self.endpoints, own.as_ref(), nodes.in_sync());
+        // Behind another network no address is ours to give, whatever the Node says.
+        let giver = own.as_ref().filter(|_| self.options.behind.is_none());
+        self.pools.update(&mut self.endpoints, giver, nodes.in_sync());
         self.work_queue_off();
         self.route(&nodes);
         self.note_released();
         self.masquerade(&nodes);
+        self.follow_queues();
         self.endpoints.retry(&mut self.kernel);
         self.seen = Some(nodes.revision());
         self.schedule(now);
@@ -291,7 +335,9 @@ impl Worker {
                 },
             },
         };
-        let all: Vec<&Node> = nodes.iter().collect();
+        // Behind another network its routes lead everywhere.
+        let counted = self.options.behind.is_none();
+        let all: Vec<&Node> = nodes.iter().filter(|_| counted).collect();
         let rows = routing::plan(&input, all.iter().copied());
         self.write_prefixes(nodes.in_sync(), &all, &rows);
         let endpoints = self.endpoints.snapshot();
@@ -333,6 +379,26 @@ impl Worker {
         }
         match self.kernel.datapath.conntrack().masquerade(&wanted) {
             Ok(()) => self.masqueraded = Some(wanted),
+            Err(error) => self.host.problems.push(error.to_string()),
+        }
+    }
+
+    /// Where rates are limited, and the way that this takes.
+    fn follow_queues(&mut self) {
+        if let Err(error) = self.endpoints.follow_queues(&mut self.kernel) {
+            self.host.problems.push(error.to_string());
+        }
+        let mut endpoints = self.endpoints.snapshot().iter();
+        let wanted = self.options.masquerade.is_some() && endpoints.any(|endpoint| endpoint.limits.egress);
+        let netlink = &mut self.kernel.netlink;
+        let done = match (wanted, self.detoured) {
+            (true, _) => detour::make(netlink, self.host.link),
+            // What an earlier agent made is not known.
+            (false, None | Some(true)) => detour::remove(netlink),
+            (false, Some(false)) => Ok(()),
+        };
+        match done {
+            Ok(()) => self.detoured = Some(wanted),
             Err(error) => self.host.problems.push(error.to_string()),
         }
     }
@@ -463,6 +529,15 @@ fn inner_mtu(known: &PathMtus, tunnel: Option<Tunnel>, underlay: u32, node: IpAd
     u16::try_from(mtu).unwrap_or(u16::MAX)
 }
 
+/// What an ADD is asked for.
+struct Asked {
+    attachment: cni::Attachment,
+    pod: cni::Pod,
+    pool: Option<String>,
+    wishes: cni::Wishes,
+    previous: Option<Box<cni::PrevResult>>,
+}
+
 /// The plugin has checked it, but it is a socket: others may write to it too.
 fn checked(attachment: &cni::Attachment) -> Result<(), Error> {
     attachment.check()
@@ -477,6 +552,58 @@ fn not_forgotten(attachment: &cni::Attachment, error: &std::io::Error) -> Error 
         ),
         "see to the directory beside the CNI socket (cni.socket)",
     )
+}
+
+fn hardware_address(wish: Option<&str>) -> Result<Option<Mac>, Error> {
+    let refuse = |text: &str| {
+        Error::new(
+            codes::INVALID_NETWORK_CONFIG,
+            format!("mac {text:?} is not the hardware address of an interface"),
+            "give six hexadecimal bytes such as 02:00:00:00:00:01, not of a group",
+        )
+    };
+    let Some(text) = wish else { return Ok(None) };
+    let mac: Mac = text.parse().map_err(|_| refuse(text))?;
+    let is_of_one = mac.0[0] & 1 == 0 && mac != Mac::default();
+    if is_of_one {
+        Ok(Some(mac))
+    } else {
+        Err(refuse(text))
+    }
+}
+
+fn not_led_back(id: &EndpointId, error: &netlink::Error) -> Error {
+    Error::new(
+        codes::KERNEL,
+        format!("{id}: the way of what it sends to the world cannot be made: {error}"),
+        "see the agent's log and the kernel's (dmesg) on this node",
+    )
+}
+
+/// The list of plugins is not as the agent's settings say.
+fn out_of_order(id: &EndpointId, behind: Option<&str>) -> Error {
+    let (msg, remedy) = match behind {
+        None => (
+            format!(
+                "{id}: got a prevResult: another plugin made the interface before {}",
+                cni::PLUGIN_TYPE
+            ),
+            format!(
+                "make {} the first plugin of the list, or set cni.chainingMode",
+                cni::PLUGIN_TYPE
+            ),
+        ),
+        Some(behind) => (
+            format!(
+                "{id}: there is no prevResult: no plugin made the interface before {}",
+                cni::PLUGIN_TYPE
+            ),
+            format!(
+                "cni.chainingMode says that {behind} attaches pods: put its plugins before ours, or set cni.chainingMode=none"
+            ),
+        ),
+    };
+    Error::new(codes::INVALID_NETWORK_CONFIG, msg, remedy)
 }
 
 fn no_descriptor() -> Error {

@@ -8,7 +8,7 @@ use cni::{AddResult, Error, Interface, Ip, Route, codes};
 use datapath::common::packet::GATEWAY_MAC;
 use ipam::AllocateError;
 use ipnet::IpNet;
-use model::{Endpoint, EndpointId, Family, Mac, PodRef};
+use model::{Endpoint, EndpointId, Family, Mac, PodRef, RateLimits};
 use netlink::{Peer, Veth, VethPair, sysctl};
 use tracing::{info, warn};
 
@@ -32,6 +32,12 @@ pub struct Add<'a> {
     pub mtu: u32,
     /// Where its addresses come from.
     pub from: From,
+    /// Where its rate will be limited.
+    pub limits: RateLimits,
+    /// Whether it has ports of the node.
+    pub host_ports: bool,
+    /// The hardware address that it is to have; nothing for the usual one.
+    pub mac: Option<Mac>,
 }
 
 /// Where a pod's addresses come from.
@@ -56,6 +62,7 @@ impl Endpoints {
     /// With the step that failed; nothing is left of the others.
     pub fn add(&mut self, kernel: &mut Kernel, add: &Add<'_>) -> Result<AddResult, Error> {
         let mut watch = self.steps.start();
+        limits_are_possible(kernel, add)?;
         let mut pod = PodNetns::open(&add.id, add.netns, add.netns_path, kernel.own_netns)?;
         watch.lap("namespace");
         if let Some(known) = self.snapshot().get(&add.id) {
@@ -76,6 +83,7 @@ impl Endpoints {
             Ok(endpoint) => {
                 let result = result(&endpoint, add);
                 info!(endpoint = %endpoint.id, pod = %endpoint.pod, ips = ?endpoint.ips, link = %endpoint.host_ifname, "attached");
+                self.announced.insert(endpoint.id.clone(), endpoint.limits);
                 self.list.upsert(endpoint);
                 watch.total();
                 Ok(result)
@@ -124,12 +132,14 @@ fn make(
         ips: ips.to_vec(),
         host_ifname: host_ifname(&add.id),
         ifindex: 0,
-        mac: pod_mac(ips),
+        mac: add.mac.unwrap_or_else(|| pod_mac(ips)),
+        limits: add.limits,
+        adopted: false,
     };
     let pair = create(kernel, pod, add, &endpoint).map_err(|error| Failed { error, left: None })?;
     endpoint.ifindex = pair.index;
     watch.lap("link");
-    match wire(kernel, pod, &endpoint, pair, watch) {
+    match wire((kernel, pod), add, &endpoint, pair, watch) {
         Ok(()) => Ok(endpoint),
         Err(error) => {
             let undone = kernel.unmake(&endpoint);
@@ -148,12 +158,7 @@ fn create(
     add: &Add<'_>,
     endpoint: &Endpoint,
 ) -> Result<VethPair, Error> {
-    let alias = Alias {
-        id: add.id.clone(),
-        pod: add.pod.clone(),
-        ips: endpoint.ips.clone(),
-    }
-    .encode();
+    let alias = Alias::of(endpoint).encode();
     let veth = Veth {
         name: &endpoint.host_ifname,
         mac: Some(Mac(GATEWAY_MAC.0)),
@@ -210,8 +215,8 @@ fn clear_the_way(
 }
 
 fn wire(
-    kernel: &mut Kernel,
-    pod: &mut PodNetns<'_>,
+    (kernel, pod): (&mut Kernel, &mut PodNetns<'_>),
+    add: &Add<'_>,
     endpoint: &Endpoint,
     pair: VethPair,
     watch: &mut Stopwatch,
@@ -219,6 +224,12 @@ fn wire(
     let fail = |error: netlink::Error| kernel_error(&endpoint.id, &error);
     // Even the loose filter refuses packets on a device without an address; the datapath checks sources itself.
     sysctl::ensure(&format!("net/ipv4/conf/{}/rp_filter", endpoint.host_ifname), "0").map_err(fail)?;
+    if add.host_ports {
+        // An answer to who asked 127.0.0.1 has that for its destination as soon as netfilter has seen it. What the pod itself sends
+        // there, the program drops.
+        let key = format!("net/ipv4/conf/{}/route_localnet", endpoint.host_ifname);
+        sysctl::ensure(&key, "1").map_err(fail)?;
+    }
     watch.lap("sysctl");
     kernel.program(endpoint)?;
     watch.lap("program");
@@ -226,6 +237,22 @@ fn wire(
         .map_err(fail)?;
     watch.lap("pod");
     Ok(())
+}
+
+/// `bandwidth` limits what a pod sends by an ingress qdisc on the host end. Before tcx our program is in such a qdisc, of which a
+/// device has only one.
+pub(super) fn limits_are_possible(kernel: &Kernel, add: &Add<'_>) -> Result<(), Error> {
+    if !add.limits.egress || kernel.datapath.features().tcx {
+        return Ok(());
+    }
+    Err(Error::new(
+        codes::KERNEL,
+        format!(
+            "{}: the rate of what a pod sends cannot be limited on this kernel, which has no tcx",
+            add.id
+        ),
+        "take the annotation kubernetes.io/egress-bandwidth off the pod, or run Linux 6.6 or later on the node",
+    ))
 }
 
 fn full(id: &EndpointId, error: &AllocateError) -> Error {

@@ -81,7 +81,11 @@ fn pod_side(pod: &mut PodNetns<'_>, endpoint: &Endpoint) -> Result<Vec<String>, 
         )],
         Some(link) if !link.up => vec![format!("interface {ifname} in the pod is down")],
         Some(link) => {
-            let missing = pod.missing(link.index, &endpoint.ips)?;
+            let mut missing = pod.missing(link.index, &endpoint.ips)?;
+            if endpoint.adopted {
+                // Its routes are another network's affair.
+                missing.retain(|what| !what.starts_with("default route"));
+            }
             missing
                 .into_iter()
                 .map(|what| format!("{what} is missing in the pod"))

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 
 use cni::{Error, codes};
 use model::{Endpoint, EndpointId};
+use netlink::Request;
 use tracing::info;
 
+use super::alias::Alias;
 use super::{Endpoints, Kernel, host_ifname};
 
 impl Endpoints {
@@ -24,6 +26,7 @@ impl Endpoints {
             Ok(()) => {
                 info!(endpoint = %id, pod = %endpoint.pod, ips = ?endpoint.ips, "detached");
                 self.errors.remove(id);
+                self.announced.remove(id);
                 self.list.remove(id);
                 self.release(id);
             }
@@ -82,12 +85,12 @@ impl Kernel {
                     .map(|error| format!("{}: {error}", endpoint.id)),
             );
         }
-        errors.extend(
+        let removed = if endpoint.adopted {
+            self.let_go(&endpoint.host_ifname)
+        } else {
             self.remove_link(&endpoint.host_ifname)
-                .err()
-                .into_iter()
-                .flatten(),
-        );
+        };
+        errors.extend(removed.err().into_iter().flatten());
         if errors.is_empty() {
             Ok(())
         } else {
@@ -102,6 +105,26 @@ impl Kernel {
             rows.remove(ip)?;
         }
         Ok(())
+    }
+
+    /// Takes what is ours from a link that another network made, and will remove.
+    pub(super) fn let_go(&mut self, host: &str) -> Result<(), Vec<String>> {
+        let mut errors = Vec::new();
+        errors.extend(self.datapath.detach(host).err().map(|error| error.to_string()));
+        match self.netlink.link(host) {
+            Ok(Some(link))
+                if link
+                    .alias
+                    .as_deref()
+                    .is_some_and(|text| Alias::decode(text).is_ok()) =>
+            {
+                let cleared = self.netlink.apply(&[Request::set_alias(link.index, "")]);
+                errors.extend(cleared.err().map(|error| error.to_string()));
+            }
+            Ok(_) => {}
+            Err(error) => errors.push(error.to_string()),
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// The link takes its program with it; removing the program first would cost one more wait.

@@ -79,6 +79,13 @@ impl<'a> PodNetns<'a> {
         self.netlink.link(ifname)
     }
 
+    /// The addresses of an interface that are of use beyond its link.
+    pub(super) fn global_addresses(&mut self, index: u32) -> Result<Vec<IpAddr>, netlink::Error> {
+        let all = self.netlink.addresses()?;
+        let of_it = all.iter().filter(|one| one.ifindex == index && one.global);
+        Ok(of_it.map(|one| one.net.addr()).collect())
+    }
+
     /// Whether the interface is the pod's end of `endpoint`.
     pub(super) fn holds(&mut self, endpoint: &Endpoint) -> bool {
         let link = self.netlink.link(&endpoint.id.ifname).ok().flatten();

@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni::HOST_IFNAME_PREFIX;
-use model::{Endpoint, EndpointId};
-use netlink::Link;
+use model::{Endpoint, EndpointId, RateLimits};
+use netlink::{Link, Queue};
 use tracing::{info, warn};
 
 use super::alias::Alias;
-use super::{Endpoints, Kernel, host_ifname, pod_mac};
+use super::{Endpoints, Kernel, host_ifname};
 
 /// Hex digits after the prefix in the name of a host end.
 const DIGEST_DIGITS: usize = 12;
+/// What a veth has that nobody gave a queue.
+const NO_QUEUES: [&str; 2] = ["noqueue", "noop"];
+const INGRESS: &str = "ingress";
 
 impl Endpoints {
     /// Rebuilds the list from the aliases of links, writes the rows and relinks every veth in place. A link that never became an
@@ -24,13 +27,21 @@ impl Endpoints {
     pub fn restore(&mut self, kernel: &mut Kernel) -> Result<(), netlink::Error> {
         let (mut adopted, mut strangers) = (Vec::new(), Vec::new());
         let links = kernel.netlink.links()?;
-        for link in links.iter().filter(|link| is_host_end(link)) {
+        let queues = kernel.netlink.queues().unwrap_or_else(|error| {
+            warn!(%error, "whose rate is limited cannot be told yet");
+            Vec::new()
+        });
+        for link in links.iter().filter(|link| is_host_end(link) || is_adopted(link)) {
             let Some(text) = &link.alias else {
                 remove_orphan(kernel, link);
                 continue;
             };
             match Alias::decode(text) {
-                Ok(alias) if host_ifname(&alias.id) == link.name => adopted.push(endpoint(link, alias)),
+                Ok(alias) if alias.adopted && !self.chained => abandon(kernel, link),
+                Ok(alias) if alias.adopted || host_ifname(&alias.id) == link.name => {
+                    let limits = kernel.limits(&queues, link.index);
+                    adopted.push(endpoint(link, alias, limits));
+                }
                 Ok(_) => {
                     warn!(link = %link.name, alias = %text, "the link's name is not its alias's; it is left alone");
                     strangers.push(link);
@@ -58,6 +69,38 @@ impl Endpoints {
             errors = self.errors.len(),
             "endpoints restored"
         );
+        Ok(())
+    }
+
+    /// Looks where rates are limited: `bandwidth` runs after us, and others may do it at any time.
+    ///
+    /// # Errors
+    /// When the queues cannot be read.
+    pub fn follow_queues(&mut self, kernel: &mut Kernel) -> Result<(), netlink::Error> {
+        if self.snapshot().is_empty() {
+            return Ok(());
+        }
+        let queues = kernel.netlink.queues()?;
+        let limits = |endpoint: &Endpoint| {
+            let announced = self.announced.get(&endpoint.id).copied().unwrap_or_default();
+            announced.or(kernel.limits(&queues, endpoint.ifindex))
+        };
+        let changed: Vec<Endpoint> = self
+            .snapshot()
+            .iter()
+            .filter(|endpoint| limits(endpoint) != endpoint.limits)
+            .map(|endpoint| Endpoint {
+                limits: limits(endpoint),
+                ..endpoint.clone()
+            })
+            .collect();
+        for endpoint in changed {
+            info!(endpoint = %endpoint.id, limits = ?endpoint.limits, "where its rate is limited has changed");
+            if let Err(error) = kernel.write_rows(&endpoint) {
+                self.errors.insert(endpoint.id.clone(), error.to_string());
+            }
+            self.list.upsert(endpoint);
+        }
         Ok(())
     }
 
@@ -150,15 +193,54 @@ impl Endpoints {
     }
 }
 
-fn endpoint(link: &Link, alias: Alias) -> Endpoint {
-    let Alias { id, pod, ips } = alias;
+impl Kernel {
+    /// Where the rate of a pod behind this host end is limited. An ingress qdisc, where our program does not need one, is there for
+    /// what the pod sends.
+    fn limits(&self, queues: &[Queue], ifindex: u32) -> RateLimits {
+        let has = |wanted: &dyn Fn(&Queue) -> bool| {
+            queues
+                .iter()
+                .any(|queue| queue.ifindex == ifindex && wanted(queue))
+        };
+        RateLimits {
+            ingress: has(&|queue| !queue.ingress && !NO_QUEUES.contains(&queue.kind.as_str())),
+            egress: self.datapath.features().tcx && has(&|queue| queue.ingress && queue.kind == INGRESS),
+        }
+    }
+}
+
+fn endpoint(link: &Link, alias: Alias, limits: RateLimits) -> Endpoint {
+    let Alias {
+        id,
+        pod,
+        ips,
+        mac,
+        adopted,
+    } = alias;
     Endpoint {
         id,
         pod,
-        mac: pod_mac(&ips),
+        mac,
         ips,
         host_ifname: link.name.clone(),
         ifindex: link.index,
+        limits,
+        adopted,
+    }
+}
+
+fn is_adopted(link: &Link) -> bool {
+    let alias = link.alias.as_deref().map(Alias::decode);
+    link.kind.as_deref() == Some("veth") && matches!(alias, Some(Ok(Alias { adopted: true, .. })))
+}
+
+/// Behind another network's link we have no business any more: its traffic goes on without us.
+fn abandon(kernel: &mut Kernel, link: &Link) {
+    match kernel.let_go(&link.name) {
+        Ok(()) => info!(link = %link.name, "the link is another network's alone again"),
+        Err(errors) => {
+            warn!(link = %link.name, error = errors.join("; "), "another network's link still has a program of ours")
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use cni::{Attachment, Error, Pod};
 use datapath::common::NodeConfig;
 use datapath::{Datapath, Timeouts};
 use netlink::{AddressFlags, Netlink, Peer, Veth, netns};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
@@ -55,6 +56,8 @@ pub(crate) struct Node {
     apply: Option<Apply>,
     nodes: Writer<model::Node>,
     endpoints: Table<model::Endpoint>,
+    /// The network that attaches pods before us; counts from the next start on.
+    pub(crate) behind: Option<String>,
 }
 
 impl Node {
@@ -91,13 +94,17 @@ impl Node {
             apply: None,
             nodes,
             endpoints,
+            behind: None,
         };
         node.start();
         node
     }
 
     fn start(&mut self) {
-        let flags = NodeConfig::IPV4 | NodeConfig::IPV6;
+        let mut flags = NodeConfig::IPV4 | NodeConfig::IPV6;
+        if self.behind.is_some() {
+            flags |= NodeConfig::CHAINED | NodeConfig::HOST_ROUTING;
+        }
         let datapath =
             Datapath::load(&datapath::Options::new(self.dir.path(), NodeConfig::new(flags))).unwrap();
         let (writer, endpoints) = table("endpoints");
@@ -110,6 +117,8 @@ impl Node {
         };
         let options = Options {
             masquerade: None,
+            limited: model::RateLimits::default(),
+            behind: self.behind.clone(),
             node_name: OWN_NAME.into(),
             devices: Vec::new(),
             mtu: None,
@@ -148,6 +157,14 @@ impl Node {
     /// Whether a device has a program of ours.
     pub(crate) fn has_program(&self, device: &str) -> bool {
         self.dir.path().join("thalweg/links").join(device).exists()
+    }
+
+    /// The devices that have a program of ours.
+    pub(crate) fn programs(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join("thalweg/links")).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     /// Serves the plugin's socket.
@@ -205,6 +222,13 @@ impl Node {
         self.apply.as_ref().unwrap().client.refresh();
     }
 
+    /// The same, and returns when it is done: commands are worked off in their order, and a comparison comes right after its own.
+    pub(crate) fn compare_and_wait(&self) {
+        self.compare();
+        self.dump();
+        self.dump();
+    }
+
     pub(crate) fn set_nodes(&mut self, own_cidrs: &[&str], others: &[(&str, &str, &str)]) {
         let other = |(name, address, cidr): &(&str, &str, &str)| model::Node {
             name: (*name).into(),
@@ -254,6 +278,18 @@ impl Node {
     }
 
     pub(crate) fn rows(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.dump().into_iter().map(|(key, _)| key).collect();
+        keys.sort();
+        keys
+    }
+
+    /// What the row of an address says.
+    pub(crate) fn row(&self, ip: &str) -> String {
+        let found = self.dump().into_iter().find(|(key, _)| key == ip);
+        found.map(|(_, value)| value).unwrap_or_default()
+    }
+
+    fn dump(&self) -> Vec<(String, String)> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let dump = self
             .apply
@@ -262,12 +298,10 @@ impl Node {
             .client
             .inspect(|datapath| datapath.dump("endpoints").unwrap().unwrap());
         let rows = runtime.block_on(dump).unwrap();
-        let mut keys: Vec<String> = rows
-            .iter()
-            .map(|row| row.key.to_string().replace('"', ""))
-            .collect();
-        keys.sort();
-        keys
+        let text = |value: &dyn std::fmt::Display| value.to_string().replace('"', "");
+        rows.iter()
+            .map(|row| (text(&row.key), text(&row.value)))
+            .collect()
     }
 
     pub(crate) fn routes(&self, device: &str) -> Vec<String> {
@@ -311,6 +345,8 @@ pub(crate) fn add_of(attachment: Attachment) -> Call {
         attachment,
         pod,
         netns: "/test".into(),
+        wishes: cni::Wishes::default(),
+        previous: None,
     }
 }
 
@@ -382,7 +418,11 @@ pub(crate) fn request(path: &Path, call: Call, fds: &[&OwnedFd]) -> Reply {
         MsgFlags::empty(),
         None,
     );
-    assert_eq!(sent.unwrap(), frame.len());
+    match sent {
+        Ok(bytes) => assert_eq!(bytes, frame.len()),
+        // A server that refuses answers and closes without reading; the answer waits in the socket.
+        Err(errno) => assert_eq!(errno, Errno::EPIPE),
+    }
     protocol::read(&mut stream).unwrap()
 }
 

@@ -221,6 +221,10 @@ fn raw(value: Value) -> Raw {
         Value::Bool(value) => Raw::Text(value.to_string()),
         Value::Number(value) => Raw::Text(value.to_string()),
         Value::String(value) => Raw::Text(value),
+        // As text, in the form that such a setting has as a flag.
+        Value::Sequence(items) if items.iter().any(Value::is_mapping) => {
+            serde_json::to_string(&items).map_or_else(|error| Raw::Unfit(error.to_string()), Raw::Text)
+        }
         Value::Sequence(items) => Raw::List(items.into_iter().map(|item| raw(item).to_string()).collect()),
         Value::Mapping(_) => Raw::Unfit("{…}".to_owned()),
         Value::Tagged(tagged) => Raw::Unfit(tagged.tag.to_string()),

@@ -5,6 +5,7 @@
 //! [`Config::load`] looks at all of them, reports everything that is wrong at once, and remembers where each value
 //! came from. The settings themselves are listed in [`KEYS`].
 
+mod chained;
 mod keys;
 mod layers;
 mod operator;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use chained::PluginSection;
 pub use keys::{KEYS, Key};
 pub use layers::{File, Source};
 pub use operator::{OPERATOR_FILE, OPERATOR_KEYS, OperatorConfig};
@@ -221,6 +223,12 @@ pub struct Cni {
     pub socket: PathBuf,
     /// Whether a stopping agent takes its network configuration away, so that no pod is started without it.
     pub remove_conf_on_exit: bool,
+    /// Whether other networks' configurations are set aside.
+    pub exclusive: bool,
+    /// The plugins that run after ours.
+    pub chained: Vec<PluginSection>,
+    /// The network that makes pods' devices and gives them their addresses, if it is not us: its name, as its configuration has it.
+    pub behind: Option<String>,
 }
 
 /// How nodes try to reach each other.
@@ -301,6 +309,7 @@ impl Config {
         };
         let mut config = build(&mut take);
         check_sockets(&config, &mut take);
+        check_chaining(&config, &mut take);
         if take.problems.is_empty() {
             take.effective
                 .sort_by_key(|effective| KEYS.iter().position(|key| key.path == effective.key));
@@ -363,7 +372,8 @@ fn yaml(effective: &[Effective]) -> String {
 fn build(take: &mut Take) -> Config {
     let run_dir: PathBuf = take.value("runDir", parse::path);
     let routing_mode = take.value("routingMode", |raw| parse::one_of(raw, ROUTING_MODES));
-    let host_routing = take.value("hostRouting", parse::boolean);
+    let behind = behind(take);
+    let host_routing = take.value("hostRouting", parse::boolean) || behind.is_some();
     Config {
         node_name: take.value("nodeName", parse::node_name),
         lab: take.value("lab", parse::label),
@@ -390,6 +400,9 @@ fn build(take: &mut Take) -> Config {
                 .value("cni.socket", parse::optional_path)
                 .unwrap_or_else(|| run_dir.join("cni.sock")),
             remove_conf_on_exit: take.value("cni.removeConfOnExit", parse::boolean),
+            exclusive: take.value("cni.exclusive", parse::boolean),
+            chained: take.value("cni.chainedPlugins", chained::plugins),
+            behind,
         },
         run_dir,
         bpffs: take.value("bpffs", parse::path),
@@ -410,6 +423,61 @@ fn build(take: &mut Take) -> Config {
         masquerade: masquerade(take, routing_mode, host_routing),
         effective: Vec::new(),
         warnings: Vec::new(),
+    }
+}
+
+/// The network before us, by the chaining mode: the well-known ones have a name.
+fn behind(take: &mut Take) -> Option<String> {
+    let mode: Option<&str> = take.value("cni.chainingMode", |raw| parse::one_of(raw, CHAINING_MODES));
+    let target: String = take.value("cni.chainingTarget", parse::label);
+    let name = match (mode, target.is_empty()) {
+        (None, true) => return None,
+        (None, false) => {
+            take.refuse(
+                "cni.chainingTarget",
+                "of any use without cni.chainingMode".to_owned(),
+            );
+            return None;
+        }
+        (Some(""), true) => {
+            let expected = "the name of the network before us, which cni.chainingMode generic-veth needs";
+            take.refuse("cni.chainingTarget", expected.to_owned());
+            return None;
+        }
+        (Some(usual), true) => usual.to_owned(),
+        (Some(_), false) => target,
+    };
+    Some(name)
+}
+
+/// The name that each network's own configuration has; none where any may be meant.
+const CHAINING_MODES: &[(&str, Option<&str>)] = &[
+    ("none", None),
+    ("generic-veth", Some("")),
+    ("aws-cni", Some("aws-cni")),
+    ("azure-cni", Some("azure")),
+];
+
+/// What another network before us leaves no room for.
+fn check_chaining(config: &Config, take: &mut Take) {
+    if config.cni.behind.is_none() {
+        return;
+    }
+    let alone = "while cni.chainingMode is set: the network before us";
+    if config.routing_mode == RoutingMode::Tunnel {
+        take.refuse(
+            "routingMode",
+            format!("native {alone} brings packets to other nodes"),
+        );
+    }
+    if config.ipam_mode == IpamMode::ClusterPool {
+        take.refuse("ipam.mode", format!("kubernetes {alone} gives the addresses"));
+    }
+    if config.cni.exclusive {
+        take.refuse(
+            "cni.exclusive",
+            format!("false {alone} must keep its configuration"),
+        );
     }
 }
 

@@ -14,9 +14,6 @@ use super::{Backup, ConflictError, REHEARSAL, Saved, copies};
 use crate::gather::{Places, node};
 use crate::owner::Owner;
 
-/// Before anything else in the directory.
-const PREFIX: &str = "00-rollback-";
-
 /// A note that the way back was tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rehearsal {
@@ -162,7 +159,7 @@ pub fn execute(
     let mut proofs = vec![format!("{} holds {file} of {to}", copy.display())];
     proofs.extend(plugins_are_there(places, &content, bin_dirs)?);
     let dir = places.on_node(&places.cni_conf_dir);
-    let name = format!("{PREFIX}{file}");
+    let name = format!("{}{file}", cni::ROLLBACK_PREFIX);
     write(&dir, &name, mode, &content).map_err(ConflictError::Refused)?;
     proofs.push(first_is(places, &name)?);
     Ok((dir.join(name), proofs))
@@ -177,7 +174,11 @@ pub fn undo(places: &Places) -> Result<bool, ConflictError> {
     let entries = fs::read_dir(&dir).map_err(ConflictError::file("read", &dir))?;
     let mut found = false;
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(cni::ROLLBACK_PREFIX)
+        {
             let path = entry.path();
             fs::remove_file(&path).map_err(ConflictError::file("remove", &path))?;
             found = true;

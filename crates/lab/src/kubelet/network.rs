@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether the node's network is ready: there is a CNI configuration, and its plugins say so themselves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,10 @@ impl Launch for Arc<Node> {
         self.handle
             .spawn_in(command, &place)
             .map_err(std::io::Error::other)
+    }
+
+    fn has_file(&self, path: &Path) -> bool {
+        self.handle.host_path(path).is_file()
     }
 }
 

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use agent::apply::HOST_LINK;
+use agent::conflist::{ASIDE_SUFFIX, Others};
 use agent::tunnel::TUNNEL_LINK;
 use anyhow::{Result, bail};
 use datapath::{Datapath, LoadError};
-use netlink::{Netlink, ROUTE_PROTOCOL, Route};
+use netlink::{Netlink, ROUTE_PROTOCOL, Route, Rule};
 
 use super::output;
 
@@ -43,9 +44,12 @@ pub(crate) struct Args {
 #[derive(Debug)]
 enum Item {
     Configuration(PathBuf),
+    /// Others' configurations in this directory, which get their names back.
+    Aside(PathBuf, Others),
     Programs(PathBuf),
     Link(String),
     Route(Box<Route>),
+    Rule(Box<Rule>),
     Directory(PathBuf),
 }
 
@@ -102,6 +106,8 @@ impl Args {
         }
         let routes = netlink.routes(Some(ROUTE_PROTOCOL))?;
         items.extend(routes.into_iter().map(|route| Item::Route(Box::new(route))));
+        let rules = netlink.rules()?.into_iter().filter(agent::apply::is_detour);
+        items.extend(rules.map(|rule| Item::Rule(Box::new(rule))));
         let links = netlink.links()?.into_iter();
         items.extend(
             links
@@ -110,6 +116,11 @@ impl Args {
         );
         if self.run_dir.exists() {
             items.push(Item::Directory(self.run_dir.clone()));
+        }
+        // Last: another network takes new pods from then on.
+        let others = Others::find(&self.cni_conf_dir)?;
+        if !others.aside.is_empty() {
+            items.push(Item::Aside(self.cni_conf_dir.clone(), others));
         }
         Ok(items)
     }
@@ -168,9 +179,11 @@ impl Item {
     fn remove(&self, netlink: &mut Netlink) -> Result<()> {
         match self {
             Self::Configuration(path) => absent_is_well(std::fs::remove_file(path)),
+            Self::Aside(dir, others) => put_back(dir, others),
             Self::Programs(bpffs) => Ok(datapath::unload(bpffs).map(|_| ())?),
             Self::Link(name) => Ok(netlink.delete_link(name).map(|_| ())?),
             Self::Route(route) => Ok(netlink.delete_route(route).map(|_| ())?),
+            Self::Rule(rule) => Ok(netlink.delete_rule(rule).map(|_| ())?),
             Self::Directory(path) => absent_is_well(empty(path)),
         }
     }
@@ -192,6 +205,19 @@ fn empty(directory: &Path) -> io::Result<()> {
     }
 }
 
+fn put_back(dir: &Path, others: &Others) -> Result<()> {
+    let mut others = others.clone();
+    others.put_back(dir)?;
+    if !others.aside.is_empty() {
+        bail!(
+            "there are files of these names again, which differ: {}; compare them with those that end with {ASIDE_SUFFIX} and \
+             remove one of each",
+            others.aside.join(", ")
+        );
+    }
+    Ok(())
+}
+
 fn absent_is_well(result: io::Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
@@ -203,6 +229,14 @@ impl std::fmt::Display for Item {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Configuration(path) => write!(formatter, "network configuration {}", path.display()),
+            Self::Aside(dir, others) => {
+                write!(
+                    formatter,
+                    "in {}, put back what was set aside: {}",
+                    dir.display(),
+                    others.aside.join(", ")
+                )
+            }
             Self::Programs(bpffs) => {
                 write!(
                     formatter,
@@ -212,6 +246,7 @@ impl std::fmt::Display for Item {
             }
             Self::Link(name) => write!(formatter, "device {name}"),
             Self::Route(route) => write!(formatter, "route {route}"),
+            Self::Rule(rule) => write!(formatter, "rule {}: {rule}", rule.priority),
             Self::Directory(path) => write!(formatter, "directory {}", path.display()),
         }
     }

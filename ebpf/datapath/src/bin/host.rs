@@ -5,11 +5,11 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use datapath_common::event::Hook;
-use datapath_common::packet::GATEWAY_MAC;
+use datapath_common::packet::{DETOUR_MARK, DETOUR_MASK, GATEWAY_MAC};
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::Packet;
-use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, forward, maps, nat, parse, path_mtu, tunnel, wrap};
+use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, path_mtu, tunnel, wrap};
 
 #[classifier]
 fn from_wire(ctx: TcContext) -> i32 {
@@ -41,7 +41,7 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
             return Ok(Verdict::Pass);
         }
     }
-    if maps::configured(NodeConfig::HOST_ROUTING) {
+    if maps::configured(NodeConfig::HOST_ROUTING) || own.has(Endpoint::STACK) {
         return Ok(Verdict::Pass);
     }
     let mut packet = Packet::EMPTY;
@@ -85,6 +85,7 @@ fn answer(ctx: &Ctx, packet: &mut Packet) -> Result<Verdict, Drop> {
     nat::arrive(ctx, packet)?;
     match maps::endpoint(&packet.tuple.destination) {
         Some(node) if node.is_host() => Ok(Verdict::Pass),
+        Some(pod) if pod.has(Endpoint::STACK) => Ok(Verdict::Stack),
         Some(pod) => forward::to_pod(ctx, packet, pod),
         None => Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP)),
     }
@@ -108,6 +109,12 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
         return Ok(Verdict::Pass);
     };
     let Some(pod) = pod(&destination) else {
+        if maps::configured(NodeConfig::CHAINED) {
+            return Ok(Verdict::Pass);
+        }
+        if maps::configured(NodeConfig::MASQUERADE) && ctx.mark() & DETOUR_MASK == DETOUR_MARK {
+            return detour(ctx, ethertype);
+        }
         return match tunnel::behind(&destination) {
             Some(prefix) => tunnel::send(ctx, prefix),
             None if destination.is_multicast() => Ok(Verdict::Pass),
@@ -116,9 +123,26 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
     };
     let mut packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut packet)?;
-    conntrack::track(ctx, &mut packet, Towards::Here)?;
+    conntrack::track(ctx, &mut packet, Towards::HereFromHost)?;
+    if maps::configured(NodeConfig::CHAINED) {
+        return Ok(Verdict::Stack);
+    }
     forward::address(ctx, pod.mac, GATEWAY_MAC)?;
     Ok(Verdict::Redirect(ctx.redirect(pod.ifindex)))
+}
+
+/// What a pod sent to the world by way of the stack: out, with the node's address. Its hop is counted, and the connection is
+/// known: `from_pod` has opened it.
+#[inline(always)]
+fn detour(ctx: &Ctx, ethertype: u16) -> Result<Verdict, Drop> {
+    ctx.set_mark(ctx.mark() & !DETOUR_MASK);
+    let mut packet = Packet::EMPTY;
+    parse::packet(ctx, ethertype, &mut packet)?;
+    if pod(&packet.tuple.source).is_none() {
+        return Err(Drop::new(Reason::INVALID_SOURCE_IP));
+    }
+    conntrack::recognise(ctx, &mut packet)?;
+    fib::leave_at_last(ctx, &packet)
 }
 
 #[inline(always)]

@@ -31,15 +31,20 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
         ethertype::IPV4 if maps::configured(NodeConfig::IPV4) => {}
         ethertype::IPV6 if maps::configured(NodeConfig::IPV6) => {}
         ethertype::IPV4 | ethertype::IPV6 => return Err(Drop::new(Reason::UNSUPPORTED_L3_PROTOCOL)),
-        ethertype::ARP => return arp::answer(ctx),
+        ethertype::ARP if !maps::configured(NodeConfig::CHAINED) => return arp::answer(ctx),
+        _ if maps::configured(NodeConfig::CHAINED) => return Ok(Verdict::Pass),
         _ => return Err(Drop::new(Reason::UNSUPPORTED_L2_PROTOCOL)),
     }
     let mut packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut packet)?;
     if packet.kind == Kind::Link {
-        return nd::answer(ctx, &packet);
+        return if maps::configured(NodeConfig::CHAINED) {
+            Ok(Verdict::Pass)
+        } else {
+            nd::answer(ctx, &packet)
+        };
     }
-    check_source(ctx, &ethernet, &packet)?;
+    let own = check_source(ctx, &ethernet, &packet)?;
     let destination = check_destination(ctx, &packet)?;
     let towards = if destination.is_some() {
         Towards::Here
@@ -47,9 +52,12 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
         Towards::Elsewhere
     };
     conntrack::track(ctx, &mut packet, towards)?;
+    if maps::configured(NodeConfig::HOST_ROUTING) || packet.through_host {
+        return Ok(Verdict::Stack);
+    }
     match destination {
-        _ if maps::configured(NodeConfig::HOST_ROUTING) => Ok(Verdict::Stack),
-        Some(host) if host.is_host() => Ok(Verdict::Stack),
+        Some(here) if here.has(Endpoint::HOST | Endpoint::STACK) => Ok(Verdict::Stack),
+        _ if own.has(Endpoint::STACK) => fib::leave_later(ctx, &packet),
         Some(pod) => forward::to_pod(ctx, &packet, pod),
         None => leave(ctx, &packet),
     }
@@ -66,9 +74,9 @@ fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
 
 /// The source must be the pod's own, by address, device and MAC.
 #[inline(always)]
-fn check_source(ctx: &Ctx, ethernet: &Ethernet, packet: &Packet) -> Result<(), Drop> {
+fn check_source(ctx: &Ctx, ethernet: &Ethernet, packet: &Packet) -> Result<&'static Endpoint, Drop> {
     match maps::endpoint(&packet.tuple.source) {
-        Some(own) if own.ifindex == ctx.ifindex() && own.mac == ethernet.source => Ok(()),
+        Some(own) if own.ifindex == ctx.ifindex() && own.mac == ethernet.source => Ok(own),
         Some(own) if own.ifindex == ctx.ifindex() => Err(Drop::new(Reason::INVALID_SOURCE_MAC)),
         // Multicast DNS and its like, of every IPv6 stack.
         None if packet.tuple.source.is_v6_link_local() && packet.tuple.destination.is_multicast() => {
@@ -82,7 +90,14 @@ fn check_source(ctx: &Ctx, ethernet: &Ethernet, packet: &Packet) -> Result<(), D
 #[inline(always)]
 fn check_destination(ctx: &Ctx, packet: &Packet) -> Result<Option<&'static Endpoint>, Drop> {
     let destination = maps::endpoint(&packet.tuple.destination);
+    // Where hostPort is open on the node's own loopback address, its stack would take them.
+    if destination.is_none() && packet.tuple.destination.is_v4_loopback() {
+        return Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP));
+    }
     if destination.is_none() && packet.tuple.destination.is_multicast() {
+        if maps::configured(NodeConfig::CHAINED) {
+            return Ok(None);
+        }
         return Err(Drop::new(Reason::MULTICAST));
     }
     if !ctx.is_for_us() {

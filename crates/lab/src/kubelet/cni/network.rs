@@ -2,7 +2,7 @@
 //! A network's plugins, called in order.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,11 @@ pub trait Launch: Send + Sync {
     /// # Errors
     /// When it cannot be started.
     fn launch(&self, command: Command) -> io::Result<Child>;
+
+    /// Whether there is a file at this path, as commands that are started see it.
+    fn has_file(&self, path: &Path) -> bool {
+        path.is_file()
+    }
 }
 
 /// One interface of one sandbox.
@@ -51,7 +56,7 @@ pub struct Network<'a, L> {
     /// Where plugins are (`CNI_PATH`).
     pub bin_dirs: &'a [PathBuf],
     /// Where results are kept.
-    pub cache_dir: &'a std::path::Path,
+    pub cache_dir: &'a Path,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,7 +295,7 @@ impl<L: Launch> Network<'_, L> {
     fn find(&self, plugin: &str) -> Result<PathBuf, Error> {
         let mut candidates = self.bin_dirs.iter().map(|directory| directory.join(plugin));
         candidates
-            .find(|path| path.is_file())
+            .find(|path| self.launcher.has_file(path))
             .ok_or_else(|| Error::Missing {
                 plugin: plugin.to_owned(),
                 directories: self.bin_dirs.to_vec(),

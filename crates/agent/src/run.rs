@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::apply::{self, Apply, Parts};
 use crate::cluster_pool::{self, ClusterPool};
-use crate::cni_server;
+use crate::cni_server::{self, SocketFile};
 use crate::conflist::Conflist;
 use crate::endpoints::Steps;
 use crate::events::{EventLog, EventThread};
@@ -102,18 +102,8 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
         Some(address) => Some(http::bind_metrics(address).await?),
         None => None,
     };
-    let conflist = Conflist::new(
-        &config.cni.conf_dir,
-        &config.cni.socket,
-        &config.cni.chained,
-        config.cni.behind.as_deref(),
-    );
-    let runtime = Runtime {
-        conflist: conflist.clone(),
-        plugin: Plugin::new(&config.cni.bin_dir, config.cni.install_plugin),
-        exclusive: config.cni.exclusive,
-        socket,
-    };
+    let runtime = runtime(&config, socket);
+    let conflist = runtime.conflist.clone();
     let remove_conflist = config.cni.remove_conf_on_exit;
     let (readiness, ready) = watch::channel(Readiness::default());
     tokio::task::spawn(taint::keep(api.clone(), config.node_name.clone(), ready.clone()));
@@ -145,6 +135,22 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     kernel.stop(cni);
     info!("stopped; programs, links and routes stay as they are");
     Ok(())
+}
+
+fn runtime(config: &Config, socket: SocketFile) -> Runtime {
+    let api::config::Cni {
+        conf_dir,
+        bin_dir,
+        chained,
+        behind,
+        ..
+    } = &config.cni;
+    Runtime {
+        conflist: Conflist::new(conf_dir, &config.cni.socket, chained, behind.as_deref()),
+        plugin: Plugin::new(bin_dir, config.cni.install_plugin),
+        exclusive: config.cni.exclusive,
+        socket,
+    }
 }
 
 /// The tables that Kubernetes fills.

@@ -113,7 +113,7 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn is_v4_loopback(&self) -> bool {
-        u64::from_be(self.0[1]) >> 24 == 0xffff_7f && self.0[0] == 0
+        u64::from_be(self.0[1]) >> 24 == 0x00ff_ff7f && self.0[0] == 0
     }
 
     /// `fe80::/10`. (IPv4 link-local addresses get no special treatment from the datapath.)

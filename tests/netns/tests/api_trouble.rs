@@ -186,7 +186,7 @@ fn put_proxy_before(lab: &Lab) -> Proxy {
         let path = node.host_path(Path::new("/run/thalweg-lab/kubeconfig"));
         std::fs::write(path, kubeconfig.to_string()).unwrap();
         lab.restart_agent(&node.name, Signal::SIGTERM).unwrap();
-        let server = agent_status(&lab, &node.name).kubernetes.server;
+        let server = agent_status(lab, &node.name).kubernetes.server;
         assert!(server.contains(&proxy.address.to_string()), "{server}");
     }
     proxy

@@ -92,6 +92,24 @@ pub fn check_region(cloud: Cloud, name: &str) -> Result<(), RegionError> {
     })
 }
 
+/// The partition of a region of AWS: the first part of its names; `aws` where no other is known.
+#[must_use]
+pub fn partition(region: &str) -> &'static str {
+    let partitions = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("eusc-", "aws-eusc"),
+        ("us-isob-", "aws-iso-b"),
+        ("us-isof-", "aws-iso-f"),
+        ("us-iso-", "aws-iso"),
+        ("eu-isoe-", "aws-iso-e"),
+    ];
+    let found = partitions
+        .into_iter()
+        .find(|(prefix, _)| region.starts_with(prefix));
+    found.map_or("aws", |(_, partition)| partition)
+}
+
 /// The list of regions as text, for the generator.
 #[must_use]
 pub fn regions_text(provenance: &data::Provenance, rows: &[(String, Cloud)]) -> String {

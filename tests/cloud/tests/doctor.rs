@@ -104,7 +104,12 @@ impl World {
 
     /// The generated policy with one action changed for another, which is its whole difference.
     fn role(&mut self, action: &str, other: &str) {
-        let scope = plan::iam::Scope::new(plan::Mode::Eni, CLUSTER);
+        let scope = plan::iam::Scope {
+            region: thalweg_tests_cloud::REGION.into(),
+            account: "123456789012".into(),
+            vpc: Some(self.vpc.clone()),
+            ..plan::iam::Scope::new(plan::Mode::Eni, CLUSTER)
+        };
         let document = plan::iam::policy(&scope).document.unwrap().to_string();
         let document = document.replace(action, other);
         let policy = json!({"RoleName": "operator", "PolicyName": "granted", "PolicyDocument": document});

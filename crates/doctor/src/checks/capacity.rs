@@ -158,7 +158,15 @@ fn evaluated(iam: &IamFacts) -> Result<plan::iam::Report, String> {
     let policies: Vec<Policy> = policies
         .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())?;
-    Ok(plan::iam::check(&Scope::new(mode, &iam.cluster), &policies))
+    let any = || "*".to_owned();
+    let scope = Scope {
+        partition: plan::cloud::partition(iam.region.as_deref().unwrap_or_default()).to_owned(),
+        region: iam.region.clone().unwrap_or_else(any),
+        account: iam.account.clone().unwrap_or_else(any),
+        vpc: iam.vpc.clone(),
+        ..Scope::new(mode, &iam.cluster)
+    };
+    Ok(plan::iam::check(&scope, &policies))
 }
 
 fn judge(iam: &IamFacts, report: &plan::iam::Report, outcome: &mut Outcome) {
@@ -213,6 +221,9 @@ mod tests {
             role: "operator".into(),
             mode: "eni".into(),
             cluster: "shop".into(),
+            region: Some("eu-central-1".into()),
+            account: Some("111122223333".into()),
+            vpc: Some("vpc-1".into()),
             policies: vec![PolicyFacts {
                 name: "p".into(),
                 document,
@@ -239,6 +250,32 @@ mod tests {
             evidence
                 .iter()
                 .any(|one| one.contains("may not ec2:AssignPrivateIpAddresses")),
+            "{evidence:?}"
+        );
+    }
+
+    /// As the documentation advises: for one region, account and network.
+    #[test]
+    fn a_policy_for_the_clusters_own_place_is_well_and_one_for_another_is_not() {
+        let here = Scope {
+            region: "eu-central-1".into(),
+            account: "111122223333".into(),
+            vpc: Some("vpc-1".into()),
+            ..Scope::new(plan::Mode::Eni, "shop")
+        };
+        let document = |scope: &Scope| {
+            plan::iam::policy(scope)
+                .document
+                .expect("ENI mode needs permissions")
+        };
+        assert_eq!(found(document(&here)), Vec::<String>::new());
+        let there = Scope {
+            vpc: Some("vpc-2".into()),
+            ..here
+        };
+        let evidence = found(document(&there));
+        assert!(
+            evidence.len() == 1 && evidence[0].contains("may not ec2:CreateNetworkInterface"),
             "{evidence:?}"
         );
     }

@@ -63,6 +63,15 @@ pub struct IamFacts {
     pub mode: String,
     /// The cluster's name, as in tags.
     pub cluster: String,
+    /// Its region; where nobody says, any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Its account; where nobody says, any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Its VPC; where nobody says, any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<String>,
     /// The role's policies.
     pub policies: Vec<PolicyFacts>,
 }

@@ -10,8 +10,6 @@ use crate::facts::{Addon, CloudFacts, Gathered, IamFacts, Peering, PolicyFacts, 
 
 /// The service account that the operator runs as.
 const OPERATOR: &str = "thalweg-operator";
-/// The tag by which a cluster's parts are known.
-const TAG: &str = "thalweg.io/cluster";
 /// Connections that are over are shown by AWS for a while.
 const OVER: [&str; 4] = ["deleted", "deleting", "expired", "rejected"];
 
@@ -40,7 +38,9 @@ pub async fn aws(client: &Client, eks: &Eks) -> CloudFacts {
             Ok(vpc) => cidrs(client, vpc).await.into(),
             Err(reason) => Gathered::unknown(reason),
         },
-        iam: operator(client, eks, cluster.as_ref().ok()).await.into(),
+        iam: operator(client, eks, cluster.as_ref().ok(), vpc.as_ref().ok())
+            .await
+            .into(),
         peerings: match &vpc {
             Ok(vpc) => peerings(client, vpc).await.into(),
             Err(reason) => Gathered::unknown(reason),
@@ -216,7 +216,12 @@ fn leads(table: &Value, connection: &str, net: &IpNet) -> bool {
         .any(|destination| destination.contains(net))
 }
 
-async fn operator(client: &Client, eks: &Eks, cluster: Option<&Value>) -> Result<IamFacts, String> {
+async fn operator(
+    client: &Client,
+    eks: &Eks,
+    cluster: Option<&Value>,
+    network: Option<&Network>,
+) -> Result<IamFacts, String> {
     let mode = eks
         .mode
         .clone()
@@ -225,10 +230,15 @@ async fn operator(client: &Client, eks: &Eks, cluster: Option<&Value>) -> Result
         Some(role) => role.clone(),
         None => associated(client, &eks.cluster).await?,
     };
-    let tag = cluster.and_then(|cluster| cluster.pointer("/cluster/tags")?.get(TAG)?.as_str());
+    // arn:PARTITION:eks:REGION:ACCOUNT:cluster/NAME
+    let arn = cluster.and_then(|cluster| cluster.pointer("/cluster/arn")?.as_str());
+    let part = |place| arn?.split(':').nth(place).map(str::to_owned);
     Ok(IamFacts {
         mode,
-        cluster: tag.unwrap_or(&eks.cluster).to_owned(),
+        cluster: eks.cluster.clone(),
+        region: part(3),
+        account: part(4),
+        vpc: network.map(|network| network.vpc.clone()),
         policies: policies(client, &role).await?,
         role,
     })

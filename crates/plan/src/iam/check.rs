@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::condition::Truth;
 use super::document::{Effect, Patterns, Policy, Statement};
 use super::{Call, Decision, Need, Scope, Target, evaluate, needs};
 
@@ -91,7 +92,8 @@ pub fn check(scope: &Scope, policies: &[Policy]) -> Report {
     for policy in policies {
         for statement in &policy.statements {
             if statement.effect == Effect::Allow {
-                too_much(policy, statement, &needs, &mut report.superfluous);
+                let allowed = Allowed { policy, statement };
+                too_much(scope, policies, &allowed, &needs, &mut report.superfluous);
             }
         }
     }
@@ -163,8 +165,20 @@ fn places(policies: &[Policy]) -> BTreeSet<(String, String)> {
     found
 }
 
-fn too_much(policy: &Policy, statement: &Statement, needs: &[Need], found: &mut Vec<Superfluous>) {
-    let by = format!("{}, {}", policy.name, statement.name);
+/// A statement that allows something.
+struct Allowed<'a> {
+    policy: &'a Policy,
+    statement: &'a Statement,
+}
+
+fn too_much(
+    scope: &Scope,
+    policies: &[Policy],
+    allowed: &Allowed<'_>,
+    needs: &[Need],
+    found: &mut Vec<Superfluous>,
+) {
+    let by = format!("{}, {}", allowed.policy.name, allowed.statement.name);
     let mut add = |action: &str, reason: String| {
         found.push(Superfluous {
             by: by.clone(),
@@ -172,7 +186,7 @@ fn too_much(policy: &Policy, statement: &Statement, needs: &[Need], found: &mut 
             reason,
         });
     };
-    let patterns = match &statement.actions {
+    let patterns = match &allowed.statement.actions {
         Patterns::Only(patterns) => patterns,
         Patterns::Except(patterns) => {
             let named = patterns.join(", ");
@@ -191,26 +205,56 @@ fn too_much(policy: &Policy, statement: &Statement, needs: &[Need], found: &mut 
             .collect();
         if covered.is_empty() {
             add(pattern, "not needed".to_owned());
-        } else if pattern.contains(['*', '?']) {
+            continue;
+        }
+        if pattern.contains(['*', '?']) {
             let names: Vec<&str> = covered.iter().map(|need| need.action).collect();
             add(
                 pattern,
                 format!("allows more than is needed; needed of it: {}", names.join(", ")),
             );
-        } else if wide(statement) && covered.iter().any(|need| need.targets != [Target::Any]) {
+            continue;
+        }
+        let others = others(scope, policies, allowed.statement, &covered);
+        if !others.is_empty() {
+            let others: Vec<&str> = others.into_iter().collect();
             add(
                 pattern,
-                "allowed on every resource without a condition; `thalweg iam policy` narrows it down"
-                    .to_owned(),
+                format!(
+                    "also on {} that are not the cluster's; `thalweg iam policy` narrows it down",
+                    others.join(" and ")
+                ),
             );
         }
     }
 }
 
-fn wide(statement: &Statement) -> bool {
-    statement.conditions.is_empty()
-        && match &statement.resources {
-            Patterns::Only(resources) => resources.iter().any(|resource| resource == "*"),
-            Patterns::Except(_) => true,
+/// What of other clusters a statement lets calls reach that are needed on the cluster's own only, in words.
+fn others(
+    scope: &Scope,
+    policies: &[Policy],
+    statement: &Statement,
+    needs: &[&Need],
+) -> BTreeSet<&'static str> {
+    let other = Scope {
+        cluster: format!("{}2", scope.cluster),
+        ..scope.clone()
+    };
+    let mut found = BTreeSet::new();
+    for need in needs {
+        for target in &need.targets {
+            let Some(word) = target.owned() else { continue };
+            let call = Call {
+                action: need.action.to_owned(),
+                resource: target.example(scope),
+                context: target.context(need.action, &other),
+            };
+            // A Deny elsewhere may narrow it down.
+            let allowed = || matches!(evaluate(policies, &call), Decision::Allowed { .. });
+            if statement.concerns(&call) == Truth::Yes && allowed() {
+                found.insert(word);
+            }
         }
+    }
+    found
 }

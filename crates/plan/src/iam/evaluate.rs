@@ -73,7 +73,7 @@ pub fn evaluate(policies: &[Policy], call: &Call) -> Decision {
 
 impl Statement {
     /// Whether the statement is about a call.
-    fn concerns(&self, call: &Call) -> Truth {
+    pub(super) fn concerns(&self, call: &Call) -> Truth {
         if !self.actions.match_action(&call.action) {
             return Truth::No;
         }

@@ -159,6 +159,15 @@ pub fn needs(scope: &Scope) -> Vec<Need> {
 }
 
 impl Target {
+    /// What it is called among the things that a tag makes the cluster's own; nothing for the others.
+    pub(super) const fn owned(self) -> Option<&'static str> {
+        match self {
+            Self::NewInterface | Self::Interface | Self::FirstInterface => Some("interfaces"),
+            Self::Instance => Some("machines"),
+            Self::Any | Self::Subnet | Self::SecurityGroup => None,
+        }
+    }
+
     /// An ARN of such a resource, for the question whether a policy allows it.
     pub(super) fn example(self, scope: &Scope) -> String {
         let example = |kind: &str, id: &str| {

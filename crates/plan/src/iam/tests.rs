@@ -195,13 +195,62 @@ fn a_foreign_policy_is_compared() {
         .map(|extra| extra.action.as_str())
         .collect();
     assert_eq!(unneeded, ["ec2:DescribeTags", "ec2:DescribeSecurityGroups"]);
-    assert!(
+    assert!(report.superfluous.iter().any(|extra| {
+        extra.action == "ec2:DeleteNetworkInterface"
+            && extra
+                .reason
+                .contains("also on interfaces that are not the cluster's")
+    }));
+}
+
+/// A resource's kind, or a condition that anybody meets, makes no permission narrow: what reaches another cluster's is too much.
+#[test]
+fn what_reaches_other_clusters_is_too_much_however_it_is_written() {
+    let scope = Scope::new(Mode::Eni, "blue");
+    let reached = |action: &str, resource: &str, condition: Value| {
+        let statement = json!({ "Action": action, "Resource": resource, "Condition": condition });
+        let report = check(&scope, &[read(&allow(statement))]);
         report
             .superfluous
             .iter()
-            .any(|extra| extra.action == "ec2:DeleteNetworkInterface"
-                && extra.reason.contains("every resource"))
-    );
+            .map(|one| one.reason.clone())
+            .collect::<Vec<_>>()
+    };
+    let tag = |value: &str| json!({ "StringLike": { "aws:ResourceTag/thalweg.io/cluster": value } });
+    let any = "arn:aws:ec2:*:*:*/*";
+    let interfaces = "arn:aws:ec2:*:*:network-interface/*";
+    let deletes = "ec2:DeleteNetworkInterface";
+    for (action, resource, condition, words) in [
+        (deletes, "*", json!({}), "interfaces that"),
+        (deletes, interfaces, json!({}), "interfaces that"),
+        (deletes, interfaces, tag("*"), "interfaces that"),
+        (deletes, interfaces, tag("blue*"), "interfaces that"),
+        (
+            "ec2:AttachNetworkInterface",
+            any,
+            json!({}),
+            "interfaces and machines",
+        ),
+        (
+            "ec2:CreateTags",
+            interfaces,
+            json!({ "StringEquals": { "ec2:CreateAction": "CreateNetworkInterface" } }),
+            "interfaces that",
+        ),
+    ] {
+        let found = reached(action, resource, condition.clone());
+        assert!(
+            found.len() == 1 && found[0].contains(words),
+            "{action} on {resource} if {condition}: {found:?}"
+        );
+    }
+    assert_eq!(reached(deletes, interfaces, tag("blue")), Vec::<String>::new());
+    assert_eq!(reached("ec2:DescribeVpcs", "*", json!({})), Vec::<String>::new());
+    // A Deny narrows it down as well.
+    let others = json!({ "Statement": [{ "Effect": "Deny", "Action": "*", "Resource": interfaces, "Condition":
+        { "StringNotEquals": { "aws:ResourceTag/thalweg.io/cluster": "blue" } } }] });
+    let broad = allow(json!({ "Action": deletes, "Resource": interfaces }));
+    assert_eq!(check(&scope, &[read(&broad), read(&others)]).superfluous, []);
 }
 
 #[test]

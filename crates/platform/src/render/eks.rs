@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! EKS without the VPC CNI and without kube-proxy.
 
+use ::plan::cloud::partition;
+use ::plan::iam::{Scope, policy};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -95,8 +97,8 @@ pub(crate) fn stack(context: &Context<'_>) -> Stack {
     control_plane(&mut stack, context);
     nodes(&mut stack, context);
     addons(&mut stack, context);
-    if cluster.pods_in_network() {
-        operator(&mut stack, context);
+    if let Some(policy) = operator_policy(context) {
+        operator(&mut stack, context, &policy);
     }
     stack.outputs = vec![
         ("cluster_endpoint", of("aws_eks_cluster", "this", "endpoint")),
@@ -335,19 +337,6 @@ fn roles(stack: &mut Stack, context: &Context<'_>) {
     }
 }
 
-/// The first part of names in a region.
-fn partition(region: &str) -> &'static str {
-    if region.starts_with("cn-") {
-        "aws-cn"
-    } else if region.starts_with("us-gov-") {
-        "aws-us-gov"
-    } else if region.starts_with("eusc-") {
-        "aws-eusc"
-    } else {
-        "aws"
-    }
-}
-
 fn node_subnets(context: &Context<'_>) -> Vec<String> {
     let subnets = context.addresses.of_role(Role::Nodes);
     subnets
@@ -400,17 +389,19 @@ fn control_plane(stack: &mut Stack, context: &Context<'_>) {
 
 fn nodes(stack: &mut Stack, context: &Context<'_>) {
     for group in &context.cluster.node_groups {
-        stack.add(
-            "aws_launch_template",
-            group.name.clone(),
-            json!({
-                "name": format!("{}-{}", context.full_name(), group.name),
-                // Pods in the host's network are one hop further from the metadata service than the node.
-                "metadata_options": {"http_tokens": "required", "http_put_response_hop_limit": 2},
-                "user_data": user_data(context, group),
-                "tags": tags(context, &group.name),
-            }),
-        );
+        let mut template = json!({
+            "name": format!("{}-{}", context.full_name(), group.name),
+            // Pods in the host's network are one hop further from the metadata service than the node.
+            "metadata_options": {"http_tokens": "required", "http_put_response_hop_limit": 2},
+            "user_data": user_data(context, group),
+            "tags": tags(context, &group.name),
+        });
+        if context.cluster.pods_in_network() {
+            // The operator may change interfaces that say whose they are.
+            let owned = json!({format!("kubernetes.io/cluster/{}", context.full_name()): "owned"});
+            template["tag_specifications"] = json!([{"resource_type": "network-interface", "tags": owned}]);
+        }
+        stack.add("aws_launch_template", group.name.clone(), template);
         let resource = stack.add("aws_eks_node_group", group.name.clone(), json!({
             "cluster_name": of("aws_eks_cluster", "this", "name"),
             "node_group_name": group.name,
@@ -491,7 +482,7 @@ fn addon<'s>(stack: &'s mut Stack, context: &Context<'_>, name: &str) -> &'s mut
     )
 }
 
-fn operator(stack: &mut Stack, context: &Context<'_>) {
+fn operator(stack: &mut Stack, context: &Context<'_>, policy: &str) {
     let cluster = context.cluster;
     let trust = match cluster.identity {
         Identity::PodIdentity => trust("pods.eks.amazonaws.com", &["sts:AssumeRole", "sts:TagSession"]),
@@ -512,7 +503,7 @@ fn operator(stack: &mut Stack, context: &Context<'_>) {
         json!({
             "name": "addresses",
             "role": of("aws_iam_role", "operator", "name"),
-            "policy": operator_policy(&context.cluster.name),
+            "policy": policy,
         }),
     );
     if cluster.identity == Identity::PodIdentity {
@@ -547,58 +538,21 @@ fn irsa_trust() -> String {
     .to_string()
 }
 
-/// What the operator of ENI mode asks of EC2. Interfaces that it changes or deletes carry its tag.
-pub(crate) fn operator_policy(cluster: &str) -> String {
-    let owned = json!({"StringEquals": {format!("aws:ResourceTag/{CLUSTER_TAG}"): cluster}});
-    json!({
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "Look",
-                "Effect": "Allow",
-                "Action": [
-                    "ec2:DescribeInstanceTypes", "ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces",
-                    "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeTags", "ec2:DescribeVpcs",
-                ],
-                "Resource": "*",
-            },
-            {
-                "Sid": "Make",
-                "Effect": "Allow",
-                "Action": ["ec2:CreateNetworkInterface"],
-                "Resource": "*",
-            },
-            {
-                "Sid": "TagWhatIsMade",
-                "Effect": "Allow",
-                "Action": ["ec2:CreateTags"],
-                "Resource": "arn:*:ec2:*:*:network-interface/*",
-                "Condition": {"StringEquals": {"ec2:CreateAction": "CreateNetworkInterface"}},
-            },
-            {
-                "Sid": "AttachToNodes",
-                "Effect": "Allow",
-                "Action": ["ec2:AttachNetworkInterface"],
-                "Resource": "*",
-            },
-            {
-                // A node's first interface is not the operator's, and pods may have addresses of it.
-                "Sid": "Addresses",
-                "Effect": "Allow",
-                "Action": [
-                    "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses",
-                    "ec2:ModifyNetworkInterfaceAttribute",
-                ],
-                "Resource": "arn:*:ec2:*:*:network-interface/*",
-            },
-            {
-                "Sid": "RemoveOwn",
-                "Effect": "Allow",
-                "Action": ["ec2:DeleteNetworkInterface", "ec2:DetachNetworkInterface"],
-                "Resource": "arn:*:ec2:*:*:network-interface/*",
-                "Condition": owned,
-            },
-        ],
-    })
-    .to_string()
+/// What the operator of ENI mode asks of EC2, as `thalweg iam policy` has it, and on this cluster's parts only. Nodes' first interfaces
+/// have addresses of pods, too.
+fn operator_policy(context: &Context<'_>) -> Option<String> {
+    let cluster = context.cluster;
+    let mode = match cluster.mode {
+        Mode::Eni => ::plan::Mode::Eni,
+        Mode::EniPrefix => ::plan::Mode::EniPrefix,
+        Mode::Overlay | Mode::Delegated | Mode::PodCidr => return None,
+    };
+    let scope = Scope {
+        partition: partition(&cluster.region).to_owned(),
+        region: cluster.region.clone(),
+        vpc: Some(of("aws_vpc", "this", "id")),
+        first_interface: true,
+        ..Scope::new(mode, &context.full_name())
+    };
+    policy(&scope).document.map(|document| document.to_string())
 }

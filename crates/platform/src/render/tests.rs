@@ -174,6 +174,51 @@ fn eks_has_neither_vpc_cni_nor_kube_proxy() {
     }
 }
 
+/// The role that is rendered is what `thalweg iam` would have it be: nothing is missing and nothing too much.
+#[test]
+fn the_operators_role_is_what_the_planner_checks() {
+    let files = rendered(EXAMPLES[4].1);
+    for (cluster, region, mode) in [
+        ("prod-eu", "eu-central-1", ::plan::Mode::Eni),
+        ("prod-us", "us-east-1", ::plan::Mode::EniPrefix),
+    ] {
+        let eks = document(&files, &format!("terraform/{cluster}/main.tf.json"));
+        let text = eks["resource"]["aws_iam_role_policy"]["operator"]["policy"]
+            .as_str()
+            .unwrap();
+        // As Terraform fills it in.
+        let text = text.replace("${aws_vpc.this.id}", "vpc-1");
+        let role = ::plan::iam::Policy::parse("operator", &text).unwrap();
+        let name = format!("acme-{cluster}");
+        let scope = ::plan::iam::Scope {
+            region: region.into(),
+            vpc: Some("vpc-1".into()),
+            first_interface: true,
+            ..::plan::iam::Scope::new(mode, &name)
+        };
+        let report = ::plan::iam::check(&scope, &[role]);
+        assert_eq!(
+            (report.findings, report.superfluous),
+            (vec![], vec![]),
+            "{cluster}"
+        );
+        // What the policy goes by is there.
+        for template in eks["resource"]["aws_launch_template"]
+            .as_object()
+            .unwrap()
+            .values()
+        {
+            let tags = &template["tag_specifications"][0];
+            assert_eq!(tags["resource_type"], json!("network-interface"));
+            assert_eq!(
+                tags["tags"][format!("kubernetes.io/cluster/{name}")],
+                json!("owned")
+            );
+        }
+        assert_eq!(eks["resource"]["aws_eks_cluster"]["this"]["name"], json!(name));
+    }
+}
+
 #[test]
 fn azure_overlay_is_never_called_an_encapsulation() {
     let files = rendered(EXAMPLES[0].1);

@@ -184,19 +184,7 @@ impl ScopeArgs {
 fn partition(region: Option<&str>) -> anyhow::Result<&'static str> {
     let Some(region) = region else { return Ok("aws") };
     cloud::check_region(Cloud::Aws, region)?;
-    let partitions = [
-        ("cn-", "aws-cn"),
-        ("us-gov-", "aws-us-gov"),
-        ("eusc-", "aws-eusc"),
-        ("us-isob-", "aws-iso-b"),
-        ("us-isof-", "aws-iso-f"),
-        ("us-iso-", "aws-iso"),
-        ("eu-isoe-", "aws-iso-e"),
-    ];
-    let found = partitions
-        .into_iter()
-        .find(|(prefix, _)| region.starts_with(prefix));
-    Ok(found.map_or("aws", |(_, partition)| partition))
+    Ok(cloud::partition(region))
 }
 
 fn policy(scope: &Scope, format: Format) -> anyhow::Result<ExitCode> {

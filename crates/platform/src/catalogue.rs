@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is known about clouds: regions, instance types, prices, each with source and date; the planner's data.
 
-use ::plan::capacity::{self, Capacity, Network, Request};
+use ::plan::capacity::{self, Capacity, CapacityError, Network, Request};
 use ::plan::cloud::Cloud as PlanCloud;
 use ::plan::data::DataError;
 use ::plan::instance::{Instance, InstanceTable, PrefixSupport};
@@ -89,8 +89,10 @@ impl Catalogue {
     }
 
     /// How many pods a node of this type can have in a cluster.
-    #[must_use]
-    pub fn capacity(&self, cluster: &Cluster, name: Option<&str>) -> Option<Capacity> {
+    ///
+    /// # Errors
+    /// It can have none in the cluster's mode, or not as many as the cluster asks for.
+    pub fn capacity(&self, cluster: &Cluster, name: Option<&str>) -> Result<Capacity, CapacityError> {
         let (mode, network) = match cluster.mode {
             Mode::Eni => (capacity::Mode::Eni, Network::Thalweg),
             Mode::EniPrefix => (capacity::Mode::EniPrefix, Network::Thalweg),
@@ -107,7 +109,7 @@ impl Catalogue {
             request.node_mask = Some(cluster.node_mask);
         }
         let instance = name.and_then(|name| self.instance(cluster.cloud, name));
-        capacity::capacity(instance, &request).ok()
+        capacity::capacity(instance, &request)
     }
 
     /// Addresses of the network that a full node of this type takes: its interfaces' own, and its pods' where they live
@@ -147,6 +149,14 @@ impl Catalogue {
             },
         }
     }
+}
+
+/// Whether a type of AWS has one of its own processors (Graviton): a `g` after the generation marks them.
+pub(crate) fn is_graviton(name: &str) -> bool {
+    let family = name.split('.').next().unwrap_or_default();
+    let after = family.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    family.starts_with("a1") || after.starts_with('g')
 }
 
 fn among<'a>(known: impl Iterator<Item = &'a str>, name: &str, date: &str) -> Known {

@@ -9,6 +9,7 @@ mod pool;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::Serialize;
@@ -58,7 +59,7 @@ pub struct ClusterAddresses {
     /// Services' addresses.
     pub services: Ipv4Net,
     /// The tenth address of `services`, where cluster DNS is.
-    pub dns: std::net::Ipv4Addr,
+    pub dns: Ipv4Addr,
     /// Addresses of the network that the largest allowed number of nodes takes, pods included where they live there.
     pub needed: u64,
 }
@@ -88,9 +89,9 @@ pub fn pods_prefix(node_mask: u8, nodes: u32) -> Option<u8> {
 #[must_use]
 pub fn pods_of(cluster: &Cluster, group: &NodeGroup, catalogue: &Catalogue) -> Option<u32> {
     if group.instance_types.is_empty() {
-        return catalogue.capacity(cluster, None)?.max_pods;
+        return catalogue.capacity(cluster, None).ok()?.max_pods;
     }
-    let of = |name: &String| catalogue.capacity(cluster, Some(name))?.max_pods;
+    let of = |name: &String| catalogue.capacity(cluster, Some(name)).ok()?.max_pods;
     group
         .instance_types
         .iter()
@@ -236,6 +237,13 @@ fn one(
     if !cluster.pods_in_network() && pods.is_none() {
         return None;
     }
+    for (key, net) in [
+        ("network", Some(network)),
+        ("pods", pods),
+        ("services", Some(services)),
+    ] {
+        not_of_aks(cluster, path, (key, net), problems);
+    }
     let subnets = layout::subnets(cluster, network, path, problems)?;
     layout::check(cluster, &subnets, needed, path, problems);
     Some(ClusterAddresses {
@@ -248,6 +256,30 @@ fn one(
         dns: services.hosts().nth(9).unwrap_or_else(|| services.network()),
         needed,
     })
+}
+
+/// What AKS keeps for itself (learn.microsoft.com, configure-kubenet and azure-cni-overlay: prerequisites); link-local addresses
+/// are refused everywhere.
+const AKS_KEEPS: [(Ipv4Addr, u8); 2] = [
+    (Ipv4Addr::new(172, 30, 0, 0), 15),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+];
+
+/// Refuses what AKS would.
+fn not_of_aks(cluster: &Cluster, path: &str, (key, net): (&str, Option<Ipv4Net>), problems: &mut Problems) {
+    let Some(net) = net.filter(|_| cluster.cloud == Cloud::Azure) else {
+        return;
+    };
+    let kept = AKS_KEEPS
+        .into_iter()
+        .filter_map(|(first, length)| Ipv4Net::new(first, length).ok());
+    for kept in kept.filter(|kept| kept.contains(&net) || net.contains(kept)) {
+        problems.add(
+            format!("{path}.{key}"),
+            format!("{net} overlaps {kept}, which AKS keeps for itself"),
+            format!("fix another network here, or add {kept} to `reserved` so that none of it is planned"),
+        );
+    }
 }
 
 /// What the largest allowed number of nodes takes of the network.

@@ -215,3 +215,26 @@ clusters:
         ]
     );
 }
+
+#[test]
+fn what_aks_keeps_for_itself_is_not_planned_for_it() {
+    let file = |cloud: &str, types: &str, more: &str| {
+        format!(
+            "name: x\npools: {{networks: 172.30.0.0/16, pods: 10.0.0.0/12, services: 10.96.0.0/12}}\n{more}\nclusters:\n  - {{name: a, \
+             kubernetes: '1.33', {cloud}, mode: overlay, nodeGroups: [{{name: w, instanceTypes: [{types}], max: 3}}]}}\n"
+        )
+    };
+    let aks = |more: &str| {
+        let text = file("cloud: azure, region: westeurope", "Standard_D4s_v5", more);
+        plan(&parsed(&text), catalogue()).unwrap_err().to_string()
+    };
+    let refused = aks("");
+    assert!(
+        refused.contains("clusters[0].network: 172.30.0.0/22 overlaps 172.30.0.0/15, which AKS keeps"),
+        "{refused}"
+    );
+    let reserved = aks("reserved: 172.30.0.0/15");
+    assert!(reserved.contains("pools.networks has nothing left"), "{reserved}");
+    let eks = file("cloud: aws, region: eu-west-1", "m5.large", "");
+    assert!(plan(&parsed(&eks), catalogue()).is_ok());
+}

@@ -13,10 +13,9 @@ use crate::catalogue::{Catalogue, Known};
 const NAME_MAX: usize = 40;
 /// The longest name of an Azure node pool, and what it is of.
 const AZURE_POOL_NAME_MAX: usize = 12;
-/// Azure CNI Overlay gives each node a /24 and at most so many pods (azure-aks-docs, azure-cni-overlay).
-const AZURE_OVERLAY_PODS_MAX: u32 = 250;
 /// GKE's limit of pods per node on Standard clusters.
 const GKE_PODS_MAX: u32 = 256;
+const AZURE_ZONES_MAX: u32 = 3;
 
 pub(super) fn check(platform: &Platform, catalogue: &Catalogue, problems: &mut Problems) {
     label("name", &platform.name, problems);
@@ -37,7 +36,7 @@ pub(super) fn check(platform: &Platform, catalogue: &Catalogue, problems: &mut P
             cluster,
             problems,
         }
-        .check(catalogue);
+        .check(platform, catalogue);
     }
     mesh(platform, problems);
     service_pools(platform, problems);
@@ -107,18 +106,19 @@ fn mesh(platform: &Platform, problems: &mut Problems) {
 }
 
 /// One cluster under judgement.
-struct Of<'a> {
+pub(super) struct Of<'a> {
     path: String,
-    cluster: &'a Cluster,
+    pub(super) cluster: &'a Cluster,
     problems: &'a mut Problems,
 }
 
 impl Of<'_> {
-    fn add(&mut self, key: &str, reason: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, reason: impl Into<String>, remedy: impl Into<String>) {
         self.problems.add(format!("{}.{key}", self.path), reason, remedy);
     }
 
-    fn check(&mut self, catalogue: &Catalogue) {
+    fn check(&mut self, platform: &Platform, catalogue: &Catalogue) {
+        self.full_name(&platform.name);
         self.mode();
         self.region(catalogue);
         self.zones();
@@ -140,6 +140,7 @@ impl Of<'_> {
             }
             self.group(&key, group, catalogue);
         }
+        self.system_pool();
     }
 
     fn mode(&mut self) {
@@ -207,6 +208,10 @@ impl Of<'_> {
                 "EKS wants subnets in at least two availability zones",
                 "give two or more",
             );
+        }
+        if cloud == Cloud::Azure && zones.count() > AZURE_ZONES_MAX {
+            let reason = format!("regions of Azure have {AZURE_ZONES_MAX} availability zones at most");
+            self.add("zones", reason, format!("take {AZURE_ZONES_MAX} or fewer"));
         }
         let Zones::Named(names) = zones else { return };
         let mut seen = std::collections::BTreeSet::new();
@@ -333,19 +338,12 @@ impl Of<'_> {
                 let reason = "Azure CNI Overlay gives each node a /24, neither more nor less";
                 self.add("nodeMask", reason, "remove it");
             }
-            Mode::Delegated if pods > AZURE_OVERLAY_PODS_MAX => {
-                let reason =
-                    format!("Azure CNI Overlay runs at most {AZURE_OVERLAY_PODS_MAX} pods on a node");
-                self.add(
-                    "podsPerNode",
-                    reason,
-                    format!("take at most {AZURE_OVERLAY_PODS_MAX}"),
-                );
-            }
             Mode::PodCidr if cluster.cloud == Cloud::Gcp => self.gke_per_node(pods),
-            Mode::Overlay | Mode::PodCidr | Mode::Delegated => self.mask_holds(pods),
-            Mode::Eni | Mode::EniPrefix => {}
+            Mode::Overlay | Mode::PodCidr => self.mask_holds(pods),
+            // Azure's /24 holds all that AKS allows; of ENIs each type has its own number.
+            Mode::Delegated | Mode::Eni | Mode::EniPrefix => {}
         }
+        self.aks_per_node(pods);
         if let Some(net) = cluster.pods
             && !cluster.pods_in_network()
         {
@@ -464,8 +462,11 @@ impl Of<'_> {
                     format!("{cloud} has no machine type `{name}` in the data of {date}"),
                     remedy,
                 );
+            } else if cloud == Cloud::Aws {
+                self.pods_fit(&types_key, name, catalogue);
             }
         }
+        self.processors(&types_key, group);
     }
 }
 

@@ -5,6 +5,7 @@
 //! in itself. Whether it fits together as addresses is [`crate::address`]'s matter.
 
 mod check;
+mod limits;
 mod parse;
 mod read;
 #[cfg(test)]

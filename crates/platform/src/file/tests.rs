@@ -38,6 +38,67 @@ clusters:
     );
 }
 
+/// What a cloud would refuse when half of the cluster is made, or what would hang there.
+#[test]
+fn what_a_cloud_would_refuse_late_is_refused_here() {
+    let eks = "cloud: aws, region: eu-west-1, mode: eni";
+    let aks = "cloud: azure, region: westeurope, mode: delegated";
+    let types = |types: &str| format!("nodeGroups: [{{name: w, instanceTypes: [{types}], max: 3}}]");
+    let pool =
+        |more: &str| format!("nodeGroups: [{{name: w, instanceTypes: [Standard_D4s_v5], max: 3{more}}}]");
+    let long = "a".repeat(40);
+    let cases = [
+        (
+            format!("{eks}, podsPerNode: 110, {GROUPS}"),
+            "clusters[0].nodeGroups[0].instanceTypes: m5.large has addresses for 27 pods in mode eni, and podsPerNode is 110; take podsPerNode 29 at most, or leave it out and let it be computed",
+        ),
+        (
+            format!("{eks}-prefix, {}", types("m4.large")),
+            "clusters[0].nodeGroups[0].instanceTypes: m4.large runs on Xen, which has no prefix delegation; use mode eni or overlay, or a Nitro type",
+        ),
+        (
+            format!("{eks}, {}", types("m5.large, t4g.medium")),
+            "clusters[0].nodeGroups[0].instanceTypes: t4g.medium has processors of AWS and m5.large has not: no image runs on both; make a group for each kind",
+        ),
+        (
+            format!("{aks}, podsPerNode: 8, {}", pool("")),
+            "clusters[0].podsPerNode: AKS runs 10 to 250 pods on a node, not 8; take 10 to 250",
+        ),
+        (
+            format!(
+                "cloud: azure, region: westeurope, mode: overlay, nodeMask: 20, podsPerNode: 900, {}",
+                pool("")
+            ),
+            "clusters[0].podsPerNode: AKS runs 10 to 250 pods on a node, not 900; take 10 to 250",
+        ),
+        (
+            format!("{aks}, zones: 6, {}", pool("")),
+            "clusters[0].zones: regions of Azure have 3 availability zones at most; take 3 or fewer",
+        ),
+        (
+            format!("{aks}, {}", pool(", spot: true")),
+            "clusters[0].nodeGroups[0].spot: the first pool is AKS's system pool, which cannot be of machines that may be taken away; list another group first",
+        ),
+        (
+            format!("{aks}, {}", pool(", min: 0")),
+            "clusters[0].nodeGroups[0].min: the first pool is AKS's system pool, which has a node at least; take 1 or more, or list another group first",
+        ),
+    ];
+    for (settings, said) in cases {
+        assert_eq!(problems(&cluster(&settings)), [said], "{settings}");
+    }
+    let text = format!(
+        "name: {long}\nclusters:\n  - {{name: a{long}, kubernetes: '1.33', cloud: gcp, region: us-east1, mode: pod-cidr, \
+         nodeGroups: [{{name: w, instanceTypes: [e2-standard-4], max: 3}}]}}\n"
+    )
+    .replace("name: aa", "name: a");
+    let said = problems(&text);
+    assert!(
+        said.len() == 1 && said[0].contains("names of clusters of GKE have 40 at most"),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn impossible_modes_are_refused_with_the_reason_and_the_remedy() {
     let cases = [
@@ -139,7 +200,7 @@ fn azure_overlay_gives_each_node_a_24_and_250_pods() {
         problems(&cluster(&format!("{base}, nodeMask: 25, podsPerNode: 100")))[0]
             .contains("gives each node a /24")
     );
-    assert!(problems(&cluster(&format!("{base}, podsPerNode: 251")))[0].contains("at most 250 pods"));
+    assert!(problems(&cluster(&format!("{base}, podsPerNode: 251")))[0].contains("10 to 250 pods"));
     let long = base.replace("name: w", "name: my-workers");
     assert!(problems(&cluster(&long))[0].contains("cannot be the name of an AKS node pool"));
 }

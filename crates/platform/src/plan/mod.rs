@@ -147,7 +147,7 @@ fn group_plan(cluster: &Cluster, group: &NodeGroup, catalogue: &Catalogue) -> Gr
     };
     let answers: Vec<_> = names
         .into_iter()
-        .map(|name| catalogue.capacity(cluster, name))
+        .map(|name| catalogue.capacity(cluster, name).ok())
         .collect();
     let fewest = |of: fn(&::plan::Capacity) -> Option<u32>| {
         let each = answers

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::graph::{Provider, Resource, Stack, of};
 use super::{Context, TAINT};
 use crate::address::{Role, Subnet};
+use crate::catalogue::is_graviton;
 use crate::file::{Egress, Identity, Mode, NodeGroup};
 
 pub(crate) static AWS: Provider = Provider {
@@ -426,17 +427,9 @@ fn nodes(stack: &mut Stack, context: &Context<'_>) {
     }
 }
 
-/// Amazon Linux 2023 for the processors of the types: AWS marks its own (Graviton) with a `g` after the generation.
+/// Amazon Linux 2023 for the processors of the types, which are all of one kind.
 fn ami(group: &NodeGroup) -> &'static str {
-    let graviton = |name: &String| {
-        let family = name.split('.').next().unwrap_or_default();
-        let after = family.trim_start_matches(|c: char| c.is_ascii_alphabetic());
-        family.starts_with("a1")
-            || after
-                .trim_start_matches(|c: char| c.is_ascii_digit())
-                .starts_with('g')
-    };
-    if group.instance_types.iter().any(graviton) {
+    if group.instance_types.iter().any(|name| is_graviton(name)) {
         "AL2023_ARM_64_STANDARD"
     } else {
         "AL2023_x86_64_STANDARD"

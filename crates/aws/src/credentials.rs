@@ -57,13 +57,23 @@ pub enum CredentialsError {
 }
 
 /// What the environment says, so that nothing here reads it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Profile {
     /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_PROFILE`, `AWS_SHARED_CREDENTIALS_FILE`,
     /// `AWS_CONFIG_FILE`, `AWS_REGION`, `AWS_DEFAULT_REGION`, `HOME`, as far as they are set.
     pub variables: BTreeMap<String, String>,
     /// The profile that was asked for by name. Its keys then count before those of the environment.
     pub name: Option<String>,
+}
+
+/// Without values: some are secrets.
+impl std::fmt::Debug for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Profile")
+            .field("variables", &self.variables.keys())
+            .field("name", &self.name)
+            .finish()
+    }
 }
 
 impl Profile {
@@ -322,5 +332,10 @@ mod tests {
     fn secrets_are_not_printed() {
         let shown = format!("{:?}", Credentials::new("ID", "hidden", Some("hidden".into())));
         assert!(shown.contains("ID") && !shown.contains("hidden"), "{shown}");
+        let shown = format!("{:?}", profile(&[("AWS_SECRET_ACCESS_KEY", "hidden")], None));
+        assert!(
+            shown.contains("AWS_SECRET_ACCESS_KEY") && !shown.contains("hidden"),
+            "{shown}"
+        );
     }
 }

@@ -8,6 +8,9 @@ mod cloud;
 mod cluster;
 mod node;
 
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use cloud::{Addon, CloudFacts, IamFacts, Peering, PodSlots, PolicyFacts, Provider, Rollback};
@@ -62,6 +65,15 @@ impl<T> Gathered<T> {
         }
     }
 
+    /// This value, or another one where it is not known.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match self {
+            Self::Known(_) => self,
+            Self::Unknown { .. } => other,
+        }
+    }
+
     /// The value, if there is one.
     #[must_use]
     pub fn known(&self) -> Option<&T> {
@@ -110,6 +122,25 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The networks of each node's pods: the pools of its agent, else what the API's object of the node says. Where the operator hands
+    /// pools out, the object says nothing.
+    #[must_use]
+    pub fn pod_networks(&self) -> Vec<(&str, IpNet)> {
+        let mut networks: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
+        for node in self.cluster.nodes.known().into_iter().flatten() {
+            networks.insert(&node.name, node.pod_cidrs.clone());
+        }
+        for node in &self.nodes {
+            let pools = node.agent.known().map_or(&[][..], |agent| &agent.pools);
+            if !pools.is_empty() {
+                networks.insert(&node.name, pools.iter().map(|pool| pool.cidr).collect());
+            }
+        }
+        let each = networks.into_iter();
+        each.flat_map(|(node, nets)| nets.into_iter().map(move |net| (node, net)))
+            .collect()
+    }
+
     /// The API's object of a node, where both are known.
     #[must_use]
     pub fn node_object(&self, name: &str) -> Option<&NodeObject> {

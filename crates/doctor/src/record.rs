@@ -151,6 +151,21 @@ mod tests {
         assert!(matches!(error, RecordError::File { .. }));
     }
 
+    /// What somebody wrote about the cloud counts before what the cluster betrays of it, and leaves the rest as it is.
+    #[test]
+    fn a_file_about_the_cloud_takes_nothing_away() {
+        let file = written("{\"provider\": \"aws\", \"addons\": []}");
+        let betrayed = CloudFacts {
+            provider: crate::facts::Gathered::Known(crate::facts::Provider::Own),
+            pod_slots: crate::facts::Gathered::Known(std::collections::BTreeMap::new()),
+            ..CloudFacts::default()
+        };
+        let cloud = load_cloud(file.path()).unwrap().or(betrayed);
+        assert_eq!(cloud.provider.known(), Some(&crate::facts::Provider::Aws));
+        assert!(cloud.addons.known().is_some() && cloud.pod_slots.known().is_some());
+        assert!(cloud.iam.known().is_none());
+    }
+
     #[test]
     fn a_record_without_facts_is_a_record_of_unknowns() {
         let facts = load(written("{\"schema\":1,\"nodes\":[{\"name\":\"a\"}]}").path()).unwrap();

@@ -210,4 +210,55 @@ fn strange_versions_are_unknown_with_the_text() {
             report.unknown
         );
     }
+    // Nothing passes that rests on them.
+    for check in [
+        "versions.kubernetes",
+        "versions.kubelets",
+        "kernel.version",
+        "kernel.next-boot",
+    ] {
+        assert!(!report.passed.contains(&check), "{check}");
+    }
+}
+
+/// The command that takes a network off the nodes names the DaemonSet that is there.
+#[test]
+fn what_mends_names_what_is_there() {
+    let mut facts = healthy();
+    let Gathered::Known(sets) = &mut facts.cluster.daemon_sets else {
+        panic!("the healthy twin has DaemonSets");
+    };
+    sets.push(doctor::facts::DaemonSetFacts {
+        namespace: "calico-system".into(),
+        name: "calico-node".into(),
+        desired: 2,
+        ..Default::default()
+    });
+    if let Gathered::Known(processes) = &mut facts.nodes[0].processes {
+        processes.push("calico-node".into());
+    }
+    let report = examine(&facts, &Selection::default());
+    assert_eq!(report.findings.len(), 2, "{:#?}", report.findings);
+    for finding in report.findings {
+        assert!(
+            finding
+                .mend
+                .starts_with("kubectl -n calico-system patch daemonset calico-node "),
+            "{finding:?}"
+        );
+    }
+}
+
+/// A copy of another network's parts is no way back to the cloud's.
+#[test]
+fn only_copies_of_the_clouds_own_network_are_a_way_back() {
+    let mut facts = healthy();
+    for node in &mut facts.nodes {
+        if let Gathered::Known(rollback) = &mut node.rollback {
+            rollback.backups = vec!["/var/lib/thalweg/conflicts/1795000000-flannel.json".into()];
+        }
+    }
+    let report = examine(&facts, &Selection::default());
+    let evidence: Vec<&str> = report.findings.iter().map(|one| one.evidence.as_str()).collect();
+    assert_eq!(evidence, ["no node has a copy of the parts of the VPC CNI"]);
 }

@@ -44,7 +44,10 @@ fn overlap(facts: &Facts, outcome: &mut Outcome) {
     let pods = pod_networks(facts);
     if pods.is_empty() {
         outcome.need("cluster", &facts.cluster.nodes);
-        for node in &facts.nodes {
+    }
+    for node in &facts.nodes {
+        let of = format!("pods of {}", node.name);
+        if !pods.iter().any(|owned| owned.of == of) {
             outcome.need(&node.name, &node.agent);
         }
     }
@@ -74,27 +77,13 @@ fn overlaps(a: IpNet, b: IpNet) -> bool {
 }
 
 fn pod_networks(facts: &Facts) -> Vec<Owned> {
-    if let Some(nodes) = facts.cluster.nodes.known() {
-        let owned = nodes.iter().flat_map(|node| {
-            let of = format!("pods of {}", node.name);
-            node.pod_cidrs.iter().map(move |net| Owned {
-                net: *net,
-                of: of.clone(),
-            })
-        });
-        return owned.collect();
-    }
-    let agents = facts
-        .nodes
-        .iter()
-        .filter_map(|node| Some((&node.name, node.agent.known()?)));
-    let owned = agents.flat_map(|(name, agent)| {
-        agent.pools.iter().map(move |pool| Owned {
-            net: pool.cidr,
-            of: format!("pods of {name}"),
+    let owned = facts.pod_networks().into_iter();
+    owned
+        .map(|(node, net)| Owned {
+            net,
+            of: format!("pods of {node}"),
         })
-    });
-    owned.collect()
+        .collect()
 }
 
 fn nodes_in_pod_networks(facts: &Facts, pods: &[Owned], outcome: &mut Outcome) {

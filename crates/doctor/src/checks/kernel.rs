@@ -92,8 +92,9 @@ fn next_boot(facts: &Facts, outcome: &mut Outcome) {
         let Some(kernel) = outcome.need(&node.name, &node.kernel) else {
             return;
         };
-        let Ok(running) = Version::parse(&kernel.release) else {
-            return;
+        let running = match Version::parse(&kernel.release) {
+            Ok(running) => running,
+            Err(error) => return outcome.not_known(&node.name, error.to_string()),
         };
         let newer = kernel
             .installed

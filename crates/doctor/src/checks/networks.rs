@@ -182,7 +182,7 @@ fn running(facts: &Facts, outcome: &mut Outcome) {
                 Severity::Error,
                 &node.name,
                 format!("{} of {owner} runs", some_of(running)),
-                remove_daemon_set(owner),
+                remove_daemon_set(facts, owner),
             );
         }
     });
@@ -206,13 +206,24 @@ fn daemon_set(facts: &Facts, outcome: &mut Outcome) {
                 "DaemonSet {}/{} ({owner}) wants {} pods, {} are ready",
                 set.namespace, set.name, set.desired, set.ready
             ),
-            remove_daemon_set(owner),
+            off_the_nodes(&set.namespace, &set.name),
         );
     }
 }
 
 /// The DaemonSet is kept, without nodes: the way back needs it.
-fn remove_daemon_set(owner: Owner) -> String {
+fn off_the_nodes(namespace: &str, set: &str) -> String {
+    let patch = r#"{"spec":{"template":{"spec":{"nodeSelector":{"thalweg.io/never":"true"}}}}}"#;
+    format!("kubectl -n {namespace} patch daemonset {set} --type merge -p '{patch}'")
+}
+
+/// A network's DaemonSet off the nodes: the one that is there, else by its usual name.
+fn remove_daemon_set(facts: &Facts, owner: Owner) -> String {
+    let sets = facts.cluster.daemon_sets.known().into_iter().flatten();
+    let mut sets = sets.filter(|set| Owner::of_daemon_set(&set.name) == Some(owner));
+    if let Some(set) = sets.next() {
+        return off_the_nodes(&set.namespace, &set.name);
+    }
     let (set, namespace) = match owner {
         Owner::VpcCni => ("aws-node", "kube-system"),
         Owner::AzureCni => ("azure-cns", "kube-system"),
@@ -224,8 +235,7 @@ fn remove_daemon_set(owner: Owner) -> String {
         Owner::KubeProxy => ("kube-proxy", "kube-system"),
         Owner::Other => return "stop it, then `thalweg conflicts list` shows what it left".to_owned(),
     };
-    let patch = r#"{"spec":{"template":{"spec":{"nodeSelector":{"thalweg.io/never":"true"}}}}}"#;
-    format!("kubectl -n {namespace} patch daemonset {set} --type merge -p '{patch}'")
+    off_the_nodes(namespace, set)
 }
 
 fn addon(facts: &Facts, outcome: &mut Outcome) {

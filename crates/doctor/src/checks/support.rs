@@ -2,6 +2,10 @@
 //! Who helps when it breaks, and where no network but the cloud's can run at all (trap 1); what the cloud's own network did and
 //! ours does not (trap 7); clusters that are joined (trap 8).
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use super::{Check, some_of};
 use crate::facts::{Facts, NodeObject, Provider};
 use crate::finding::{Outcome, Severity};
@@ -133,7 +137,16 @@ fn rollback(facts: &Facts, outcome: &mut Outcome) {
         }
         return;
     }
-    let copies: usize = kept.iter().map(|one| one.backups.len()).sum();
+    // Copies are named after the time and whose parts they hold.
+    let of_own = format!("-{own}");
+    let stem = |copy: &&String| {
+        copy.strip_suffix(".json")
+            .is_some_and(|stem| stem.contains(&of_own))
+    };
+    let copies: usize = kept
+        .iter()
+        .map(|one| one.backups.iter().filter(stem).count())
+        .sum();
     let rehearsed = kept.iter().filter_map(|one| one.rehearsed).max();
     let now = facts.ended_ms / 1000;
     let evidence = match (copies, rehearsed) {
@@ -188,12 +201,7 @@ fn peerings(facts: &Facts, outcome: &mut Outcome) {
     let Some(peerings) = outcome.need("cloud", &facts.cloud.peerings) else {
         return;
     };
-    let nodes = facts.cluster.nodes.known();
-    let ours: Vec<ipnet::IpNet> = nodes
-        .into_iter()
-        .flatten()
-        .flat_map(|node| node.pod_cidrs.clone())
-        .collect();
+    let ours: BTreeSet<IpNet> = facts.pod_networks().into_iter().map(|(_, net)| net).collect();
     for peering in peerings {
         let name = &peering.cluster;
         if !peering.active {

@@ -73,7 +73,10 @@ fn kubelets(facts: &Facts, outcome: &mut Outcome) {
     let Some(text) = outcome.need("cluster", &facts.cluster.version) else {
         return;
     };
-    let Ok(server) = Version::parse(text) else { return };
+    let server = match Version::parse(text) {
+        Ok(server) => server,
+        Err(error) => return outcome.not_known("cluster", error.to_string()),
+    };
     let Some(nodes) = outcome.need("cluster", &facts.cluster.nodes) else {
         return;
     };

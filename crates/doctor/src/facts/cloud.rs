@@ -41,6 +41,21 @@ pub struct CloudFacts {
     pub peerings: Gathered<Vec<Peering>>,
 }
 
+impl CloudFacts {
+    /// These facts, and of what is not known here the others.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            provider: self.provider.or(others.provider),
+            addons: self.addons.or(others.addons),
+            vpc_cidrs: self.vpc_cidrs.or(others.vpc_cidrs),
+            iam: self.iam.or(others.iam),
+            pod_slots: self.pod_slots.or(others.pod_slots),
+            peerings: self.peerings.or(others.peerings),
+        }
+    }
+}
+
 /// A managed add-on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

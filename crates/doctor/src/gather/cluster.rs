@@ -100,9 +100,7 @@ async fn list(client: &Client, path: &str) -> Result<Vec<Value>, Refused> {
                 "{path} was answered in a form that is not understood: {error}"
             ))
         })?;
-        if let Some(found) = page["items"].as_array() {
-            items.extend(found.iter().cloned());
-        }
+        items.extend(items_of(&page, path)?);
         match page["metadata"]["continue"].as_str() {
             Some(token) if !token.is_empty() => more = format!("&continue={}", escaped(token)),
             _ => return Ok(items),
@@ -111,6 +109,17 @@ async fn list(client: &Client, path: &str) -> Result<Vec<Value>, Refused> {
     Err(Refused::Because(format!(
         "{path} has more than {PAGES_MAX} pages"
     )))
+}
+
+fn items_of(page: &Value, path: &str) -> Result<Vec<Value>, Refused> {
+    match page.get("items") {
+        Some(Value::Array(found)) => Ok(found.clone()),
+        // As some servers write an empty list.
+        Some(Value::Null) => Ok(Vec::new()),
+        _ => Err(Refused::Because(format!(
+            "{path} was answered without a list of items"
+        ))),
+    }
 }
 
 /// What may not stand in a query as it is.
@@ -523,6 +532,21 @@ mod tests {
             (uses[0].group_version.as_str(), uses[0].removed_in.as_str()),
             ("policy/v1beta1", "1.25")
         );
+    }
+
+    #[test]
+    fn an_answer_without_a_list_is_none_and_not_an_empty_one() {
+        let count = |page: Value| items_of(&page, "/api/v1/pods").map(|items| items.len());
+        assert!(matches!(count(json!({"items": [{}]})), Ok(1)));
+        assert!(matches!(count(json!({"items": null})), Ok(0)));
+        for page in [
+            json!({}),
+            json!([]),
+            json!({"items": "none"}),
+            json!({"kind": "Status"}),
+        ] {
+            assert!(matches!(count(page), Err(Refused::Because(reason)) if reason.contains("/api/v1/pods")));
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which AWS is asked, and as whom. Only calls that read are made.
 
+use std::ffi::OsString;
+
 use anyhow::Context as _;
 use aws::{Client, Profile, Settings};
 
@@ -17,7 +19,10 @@ pub(crate) struct AwsArgs {
 
 impl AwsArgs {
     fn profile(&self) -> Profile {
-        Profile::new(std::env::vars(), self.aws_profile.clone())
+        // What is no text is no setting of AWS's.
+        let text =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Profile::new(std::env::vars_os().filter_map(text), self.aws_profile.clone())
     }
 
     /// A client of a region; without one, of the region of the environment or of the profile.

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     skip: Vec<String>,
     /// Examine what was recorded in this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lab", "kubeconfig", "socket", "node"])]
     from: Option<PathBuf>,
     /// Record the facts in this file
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
@@ -125,7 +125,7 @@ impl Args {
         selection.validate()?;
         let mut facts = self.facts().await?;
         if let Some(file) = &self.cloud {
-            facts.cloud = record::load_cloud(file)?;
+            facts.cloud = record::load_cloud(file)?.or(facts.cloud);
         }
         self.eks.ask(&mut facts).await?;
         if let Some(file) = &self.record {

@@ -63,7 +63,7 @@ struct CheckArgs {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     /// Examine what was recorded in this file; no canary is run then
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lab", "kubeconfig", "socket", "node"])]
     from: Option<PathBuf>,
     /// What the cloud says, where that is not gathered: the part `cloud` of a record
     #[arg(long, value_name = "FILE")]

@@ -12,7 +12,7 @@ use crate::lab::Lab;
 use crate::progress::Report;
 use crate::spec::Spec;
 use crate::state::{BASE, Paths, State};
-use crate::{cgroup, down, preflight};
+use crate::{cgroup, down, owner, preflight};
 
 /// How many last lines of a log an error shows.
 const TAIL_LINES: usize = 15;
@@ -28,6 +28,8 @@ pub struct Options {
     pub program: PathBuf,
     /// Whether a lab that failed to start stays as it is, to be looked at.
     pub keep_failed: bool,
+    /// Whether the lab goes when this process ends, in whatever way.
+    pub owned: bool,
 }
 
 impl Lab {
@@ -41,7 +43,13 @@ impl Lab {
         check_machine(&options.program)?;
         let paths = Paths::of(&options.spec.name);
         claim(&paths)?;
-        let started = start_daemon(&paths, options)
+        let heir = if options.owned {
+            owner::start_heir(&options.program, &paths.name)
+        } else {
+            Ok(())
+        };
+        let started = heir
+            .and_then(|()| start_daemon(&paths, options))
             .and_then(|mut daemon| relay(&paths, &mut daemon, &mut progress))
             .and_then(|()| Self::open(&options.spec.name));
         started.map_err(|error| {

@@ -95,6 +95,14 @@ enum Verb {
     /// The process behind a lab (started by `up`)
     #[command(hide = true)]
     Daemon,
+    /// Remove a lab when the process that started it is gone (started by `run`, and by tests)
+    #[command(hide = true)]
+    Inherit {
+        #[arg(long, value_name = "PID")]
+        owner: i32,
+        #[arg(value_name = "LAB")]
+        name: String,
+    },
     /// Keep namespaces alive (started by the daemon)
     #[command(hide = true, subcommand)]
     Hold(HoldVerb),
@@ -188,7 +196,7 @@ impl Args {
     /// Runs the verb; the error, if any, says what to do.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.verb {
-            Verb::Up(args) => up(args).map(|_| ExitCode::SUCCESS),
+            Verb::Up(args) => up(args, false).map(|_| ExitCode::SUCCESS),
             Verb::Run(args) => run(args),
             Verb::Down { all: true, .. } => down(Lab::list().into_iter().map(|lab| lab.name).collect()),
             Verb::Down { lab, name, .. } => down(vec![lab_name(lab.or(name))?]),
@@ -203,13 +211,18 @@ impl Args {
             Verb::Apply { filename, name } => apply(&open(name)?, &filename),
             Verb::RestartAgent { node, signal } => restart_agent(&node, signal),
             Verb::Daemon => daemon(),
+            Verb::Inherit { owner, name } => {
+                lab::inherit(owner, &name)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Verb::Hold(verb) => hold(verb),
         }
     }
 }
 
-fn up(args: UpArgs) -> anyhow::Result<Lab> {
+fn up(args: UpArgs, owned: bool) -> anyhow::Result<Lab> {
     let options = Options {
+        owned,
         keep_failed: args.keep_failed,
         spec: spec(args)?,
         program: std::env::current_exe().context("cannot find this program's file")?,
@@ -268,7 +281,7 @@ fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         use tokio::signal::unix::{SignalKind, signal};
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    let lab = up(args)?;
+    let lab = up(args, true)?;
     let daemon = lab.state().daemon;
     runtime.block_on(async move {
         let (mut interrupt, mut terminate) = signals;

@@ -80,10 +80,12 @@ pub fn start(test: &str, edit: impl FnOnce(&mut Spec)) -> Option<Guard> {
         ..Spec::default()
     };
     edit(&mut spec);
+    let keep = std::env::var_os("KEEP").is_some();
     let options = Options {
         spec,
         program: program(),
-        keep_failed: std::env::var_os("KEEP").is_some(),
+        keep_failed: keep,
+        owned: !keep,
     };
     match Lab::up(&options, |_| ()) {
         Ok(lab) => Some(lab.guard()),

@@ -303,6 +303,7 @@ fn lab_with_stand_in(bin: &Path) -> Guard {
         },
         program: bin.join("thalweg"),
         keep_failed: false,
+        owned: true,
     };
     let lab = Lab::up(&options, |_| ()).unwrap_or_else(|error| panic!("{error}"));
     let conf = lab.node("node-1").expect("the lab has a node-1").cni_conf_dir;

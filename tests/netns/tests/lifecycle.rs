@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use lab::state::Paths;
 use lab::{Lab, Process, Spec};
 use nix::sys::signal::Signal;
-use tests_netns::{assert_pings, program, run, said, start, thalweg, unique};
+use tests_netns::{assert_pings, eventually, privileged, program, run, said, start, thalweg, unique};
 use thalweg_tests_netns as tests_netns;
 
 #[test]
@@ -59,6 +60,23 @@ fn a_lab_whose_parts_were_killed_is_reported_and_removed() {
 }
 
 #[test]
+fn a_lab_goes_with_the_process_that_runs_it_in_the_foreground() {
+    if !privileged() {
+        return;
+    }
+    let name = unique("owned");
+    let mut run = Command::new(program())
+        .args(["lab", "run", "--nodes", "1", "--name", &name])
+        .spawn()
+        .unwrap();
+    eventually("the lab is there", || Lab::open(&name).is_ok());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    eventually("nothing is left", || !Paths::of(&name).dir.exists());
+    assert!(!Paths::of(&name).cgroup().unwrap().exists());
+}
+
+#[test]
 fn two_labs_run_side_by_side() {
     let Some(one) = start("one", |_| ()) else { return };
     let Some(two) = start("two", |_| ()) else { return };
@@ -100,6 +118,7 @@ fn a_daemon_that_dies_at_its_start_is_reported_with_its_log() {
         spec,
         program: broken,
         keep_failed: false,
+        owned: true,
     };
     let error = Lab::up(&options, |_| ()).unwrap_err().to_string();
     assert!(

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::capacity::{Mode, Network, Request, capacity};
 use crate::cloud::Cloud;
 use crate::data;
-use crate::instance::InstanceTable;
+use crate::instance::{InstanceTable, PrefixSupport};
 
 mod choices;
 mod detect;
@@ -87,6 +87,12 @@ pub enum AdviseError {
     /// Two answers of which one must be wrong.
     #[error("{0}")]
     Contradiction(&'static str),
+    /// What was counted and what was said.
+    #[error("many-pods-per-node is answered with no, but {0}; leave the answer out")]
+    Dense(String),
+    /// Types of EC2 elsewhere.
+    #[error("instance types are those of EC2, and the machines are of {0}; leave them out")]
+    NoTypes(Cloud),
     /// An instance type that nobody knows.
     #[error(transparent)]
     UnknownType(#[from] crate::instance::UnknownType),
@@ -135,11 +141,17 @@ pub fn advise(answers: &Answers, table: &InstanceTable) -> Result<Advice, Advise
     let mut answers = answers.clone();
     let mut reasons = Vec::new();
     if let Some((dense, reason)) = density(&answers, table)? {
+        let said = *answers.yes_no.entry(Question::ManyPodsPerNode).or_insert(dense);
+        if dense && !said {
+            return Err(AdviseError::Dense(reason));
+        }
         reasons.push(reason);
-        answers.yes_no.entry(Question::ManyPodsPerNode).or_insert(dense);
     }
     let rule = rules::decide(&answers);
     reasons.insert(0, rule.because.to_owned());
+    if rule.choice == Choice::EniPrefix {
+        reasons.extend(without_prefixes(&answers, table)?);
+    }
     let facts = rule.choice.facts();
     let asked = Question::ALL
         .into_iter()
@@ -175,6 +187,9 @@ fn consistent(answers: &Answers) -> Result<(), AdviseError> {
             });
         }
     }
+    if answers.cloud != Cloud::Aws && !answers.instance_types.is_empty() {
+        return Err(AdviseError::NoTypes(answers.cloud));
+    }
     let said = |question| answers.yes_no.get(&question).copied();
     if said(Question::AutoMode) == Some(true) && said(Question::HybridNodes) == Some(true) {
         return Err(AdviseError::Contradiction(
@@ -209,6 +224,22 @@ fn density(answers: &Answers, table: &InstanceTable) -> Result<Option<(bool, Str
         dense,
         format!("{pods} pods on a node {is} the {slots} addresses of {name} (ENIs x (addresses - 1))"),
     )))
+}
+
+/// Types that the advice of prefixes does not hold for.
+fn without_prefixes(answers: &Answers, table: &InstanceTable) -> Result<Option<String>, AdviseError> {
+    let mut names = Vec::new();
+    for name in &answers.instance_types {
+        if table.get(name)?.prefix_support() != PrefixSupport::Yes {
+            names.push(name.as_str());
+        }
+    }
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "it does not hold for {}, which is not known to run on Nitro and so has no prefixes: take other types",
+            names.join(", ")
+        )
+    }))
 }
 
 fn alternatives(cloud: Cloud, taken: Choice) -> Vec<Alternative> {

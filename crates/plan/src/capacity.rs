@@ -29,7 +29,7 @@ const FEW_VCPUS: u32 = 30;
 /// The kubelet's own default.
 const KUBELET_DEFAULT: u32 = 110;
 /// AKS allows this many pods on a node, in every mode (learn.microsoft.com, AKS IP address planning).
-const AKS_MOST: u32 = 250;
+pub(crate) const AKS_MOST: u32 = 250;
 const AKS_LEAST: u32 = 10;
 /// The /24 of a node in overlay mode.
 const AKS_NODE_RANGE: u32 = 256;

@@ -106,10 +106,12 @@ impl Instance {
         if name.is_empty() {
             return Err("no name".to_owned());
         }
+        let (interfaces, ipv4_per_interface) = (positive("interfaces", interfaces)?, positive("ipv4", ipv4)?);
+        plausible(interfaces, ipv4_per_interface)?;
         Ok(Self {
             name: (*name).to_owned(),
-            interfaces: positive("interfaces", interfaces)?,
-            ipv4_per_interface: positive("ipv4", ipv4)?,
+            interfaces,
+            ipv4_per_interface,
             vcpus: optional("vcpus", vcpus)?,
             hypervisor: match *hypervisor {
                 "nitro" => Hypervisor::Nitro,
@@ -126,6 +128,19 @@ impl Instance {
             branch_interfaces: optional("branch", branch)?,
         })
     }
+}
+
+/// The most addresses of a machine that anybody could mean; the largest has 750.
+const ADDRESSES_MAX: u32 = 1 << 16;
+
+/// Refuses limits that no machine has.
+pub(crate) fn plausible(interfaces: u16, ipv4: u16) -> Result<(), String> {
+    if u32::from(interfaces) * u32::from(ipv4) > ADDRESSES_MAX {
+        return Err(format!(
+            "{interfaces} interfaces with {ipv4} addresses each are more than any machine has"
+        ));
+    }
+    Ok(())
 }
 
 fn positive(what: &str, text: &str) -> Result<u16, String> {

@@ -4,12 +4,14 @@
 //! An answer may be one page of several or lack parts; what cannot be read is left out and named, and the table is kept
 //! for everything that the answer does not say. Start with [`Answer::parse`] and [`refresh`].
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::data::Provenance;
 use crate::date::Date;
-use crate::instance::{Hypervisor, Instance, InstanceTable};
+use crate::instance::{self, Hypervisor, Instance, InstanceTable};
 
 /// An answer that cannot be used at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,11 +81,14 @@ impl Answer {
             skipped: Vec::new(),
             partial: value
                 .get("NextToken")
-                .is_some_and(|token| token.as_str() != Some("")),
+                .is_some_and(|token| !token.is_null() && token.as_str() != Some("")),
         };
+        let mut names = BTreeSet::new();
         for (place, entry) in list.iter().enumerate() {
             match entry_of(entry) {
-                Ok(instance) => answer.types.push(instance),
+                // Of two with one name the first counts.
+                Ok(instance) if names.insert(instance.name.clone()) => answer.types.push(instance),
+                Ok(_) => {}
                 Err(reason) => answer.skipped.push(Skipped {
                     name: text_of(entry, "/InstanceType")
                         .map_or_else(|| format!("entry {}", place + 1), str::to_owned),
@@ -126,7 +131,8 @@ fn number<T: TryFrom<u64>>(entry: &Value, pointer: &str) -> Result<T, String> {
 }
 
 fn entry_of(entry: &Value) -> Result<Instance, String> {
-    let name = text_of(entry, "/InstanceType").filter(|name| !name.is_empty() && !name.contains([',', '\n']));
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let name = text_of(entry, "/InstanceType").filter(|name| !name.is_empty() && name.bytes().all(letters));
     let name = name.ok_or("no /InstanceType")?;
     let cards = cards_of(entry)?;
     let interfaces = match cards.as_slice() {
@@ -137,6 +143,7 @@ fn entry_of(entry: &Value) -> Result<Instance, String> {
     if interfaces == 0 || ipv4_per_interface == 0 {
         return Err("no network interface".to_owned());
     }
+    instance::plausible(interfaces, ipv4_per_interface)?;
     Ok(Instance {
         name: name.to_owned(),
         interfaces,

@@ -47,6 +47,14 @@ pub enum SubnetError {
     /// Clouds have none of this size.
     #[error("{0} is no subnet of a cloud: those are /16 to /28 (Azure's to /29, too small for nodes)")]
     Size(Ipv4Net),
+    /// Smaller than a node's share of it.
+    #[error("{cidr} is smaller than the /{node_mask} that each node gets of it; take a larger one")]
+    NoRange {
+        /// The pod CIDR.
+        cidr: Ipv4Net,
+        /// A node's share.
+        node_mask: u8,
+    },
     /// Not the first address.
     #[error("{given} is not a subnet's first address; the subnet is {meant}")]
     NotFirst {

@@ -41,7 +41,7 @@ const fn rule(
 }
 
 /// From the top; the last of each cloud has no condition.
-pub const RULES: [Rule; 23] = [
+pub const RULES: [Rule; 24] = [
     // AWS: what only AWS's own network does.
     rule(
         "aws-windows",
@@ -156,6 +156,13 @@ pub const RULES: [Rule; 23] = [
         &[(Question::RoutablePods, true), (Question::ScarceAddresses, false)],
         Choice::AzurePodSubnet,
         "Pods must be reachable by their addresses: Azure CNI's pod subnet gives them addresses of the VNet",
+    ),
+    rule(
+        "azure-routable-scarce",
+        AZURE,
+        &[(Question::RoutablePods, true), (Question::ScarceAddresses, true)],
+        Choice::AzureDelegated,
+        "The VNet has too few addresses for pods, and no mode on AKS gives some of them addresses of it and others not: pods have addresses of their own and are reached through load balancers; enlarge the VNet if that will not do",
     ),
     rule(
         "azure-default",

@@ -325,3 +325,51 @@ fn an_unreadable_cluster_answers_nothing() {
             .any(|evidence| evidence.seen == "DaemonSets: forbidden")
     );
 }
+
+#[test]
+fn types_are_counted_where_they_are_and_not_against_what_was_said() {
+    let table = InstanceTable::shipped().unwrap();
+    let of = |cloud, name: &str| Answers {
+        pods_per_node: Some(40),
+        instance_types: vec![name.to_owned()],
+        ..Answers::new(cloud)
+    };
+    let dense = of(Cloud::Aws, "m5.large").with(Question::ManyPodsPerNode, false);
+    let error = advise(&dense, &table).unwrap_err().to_string();
+    assert!(
+        error.contains("40 pods on a node is more than the 27 addresses"),
+        "{error}"
+    );
+    for cloud in [Cloud::Azure, Cloud::Gcp, Cloud::Other] {
+        assert_eq!(
+            advise(&of(cloud, "m5.large"), &table),
+            Err(AdviseError::NoTypes(cloud))
+        );
+    }
+    let xen = of(Cloud::Aws, "m4.large").with(Question::RoutablePods, true);
+    let advice = advise(&xen, &table).unwrap();
+    assert_eq!(advice.choice, Choice::EniPrefix);
+    assert!(
+        advice
+            .reasons
+            .iter()
+            .any(|reason| reason.contains("m4.large, which is not known to run on Nitro")),
+        "{:?}",
+        advice.reasons
+    );
+}
+
+/// What cannot be had is said, not passed over.
+#[test]
+fn on_azure_scarce_addresses_for_pods_that_must_be_reached_are_spoken_of() {
+    let answers = Answers::new(Cloud::Azure)
+        .with(Question::RoutablePods, true)
+        .with(Question::ScarceAddresses, true);
+    let advice = ask(&answers);
+    assert_eq!(advice.choice, Choice::AzureDelegated);
+    assert!(
+        advice.reasons[0].contains("enlarge the VNet"),
+        "{:?}",
+        advice.reasons
+    );
+}

@@ -139,3 +139,25 @@ fn the_default_card_counts_where_there_are_several() {
         (2, &[2, 1, 2][..])
     );
 }
+
+/// Answers may be put together by programs: one type twice, a token that is null, numbers that no machine has.
+#[test]
+fn odd_answers_are_read_as_far_as_they_go() {
+    let odd = serde_json::json!({ "NextToken": null, "InstanceTypes": [
+        entry("m5.large", 3, 10), entry("m5.large", 3, 10), entry("m9.huge", 65_535, 65_535), entry("# rows: 7", 2, 2),
+    ]});
+    let answer = Answer::parse(&odd.to_string()).unwrap();
+    assert!(!answer.partial);
+    assert_eq!(answer.types.len(), 1);
+    let reasons: Vec<&str> = answer.skipped.iter().map(|one| one.reason.as_str()).collect();
+    assert!(
+        reasons.len() == 2
+            && reasons[0].contains("more than any machine")
+            && reasons[1].contains("no /InstanceType"),
+        "{reasons:?}"
+    );
+    let shipped = InstanceTable::shipped().unwrap();
+    let one = InstanceTable::new(shipped.provenance().clone(), shipped.get("m5.large").cloned());
+    let (_, comparison) = refresh(&one, &answer, date("2027-01-01"));
+    assert_eq!((comparison.equal, comparison.only_table), (1, 0));
+}

@@ -3,8 +3,7 @@
 
 use serde::Serialize;
 
-use crate::capacity::PREFIX_SIZE;
-use crate::capacity::{Mode, Network};
+use crate::capacity::{AKS_MOST, Mode, Network, PREFIX_SIZE, Request};
 use crate::instance::Instance;
 
 /// Addresses that are kept ready before a pod asks for them.
@@ -69,14 +68,26 @@ impl NodeDemand {
     ///
     /// # Errors
     /// The pods do not fit, or the mode needs an instance type, or it takes no subnet.
-    pub fn of(instance: Option<&Instance>, mode: Mode, pods: u32, warm: Warm) -> Result<Self, DemandError> {
+    pub fn of(
+        instance: Option<&Instance>,
+        request: &Request,
+        pods: u32,
+        warm: Warm,
+    ) -> Result<Self, DemandError> {
+        let mode = request.mode;
         match mode {
             Mode::Eni | Mode::EniPrefix | Mode::EniOverflow => eni(
                 instance.ok_or(DemandError::NeedsInstance(mode))?,
-                mode,
+                request,
                 pods,
                 warm,
             ),
+            Mode::AzureNodeSubnet | Mode::AzurePodSubnet if pods > AKS_MOST => Err(DemandError::TooMany {
+                instance: "a node of AKS".to_owned(),
+                mode,
+                slots: AKS_MOST,
+                pods,
+            }),
             Mode::AzureNodeSubnet => Ok(Self::single(1 + pods)),
             // CNS asks for addresses in batches of 16 (acn.azure.com NodeNetworkConfig, scaler batchSize).
             Mode::AzurePodSubnet => Ok(Self::single(pods.next_multiple_of(PREFIX_SIZE))),
@@ -94,9 +105,10 @@ impl NodeDemand {
     }
 }
 
-fn eni(instance: &Instance, mode: Mode, pods: u32, warm: Warm) -> Result<NodeDemand, DemandError> {
+fn eni(instance: &Instance, request: &Request, pods: u32, warm: Warm) -> Result<NodeDemand, DemandError> {
+    let mode = request.mode;
     let each = u32::from(instance.ipv4_per_interface) - 1;
-    let most = u32::from(instance.interfaces);
+    let most = u32::from(instance.interfaces.saturating_sub(request.reserved_interfaces));
     let per_slot = if mode == Mode::EniPrefix { PREFIX_SIZE } else { 1 };
     let slots = each * most * per_slot;
     if pods > slots {
@@ -109,10 +121,14 @@ fn eni(instance: &Instance, mode: Mode, pods: u32, warm: Warm) -> Result<NodeDem
     }
     let in_use = pods.div_ceil(per_slot);
     let units = match (warm, mode) {
-        (Warm::Addresses(more), _) => (pods + more).div_ceil(per_slot),
-        (Warm::Units(more), Mode::EniPrefix) => in_use + more,
+        (Warm::Addresses(more), _) => pods.saturating_add(more).div_ceil(per_slot),
+        (Warm::Units(more), Mode::EniPrefix) => in_use.saturating_add(more),
         // Whole interfaces are filled.
-        (Warm::Units(more), _) => (in_use.div_ceil(each.max(1)).max(1) + more) * each,
+        (Warm::Units(more), _) => in_use
+            .div_ceil(each.max(1))
+            .max(1)
+            .saturating_add(more)
+            .saturating_mul(each),
     };
     let units = units.min(each * most);
     let interfaces = units.div_ceil(each.max(1)).max(1);

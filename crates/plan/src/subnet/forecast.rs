@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use super::{NodeDemand, Subnet};
+use super::{NodeDemand, Subnet, SubnetError};
 
 /// Nobody plans further, and a compound growth would overflow.
 const LONGEST_MONTHS: u32 = 240;
@@ -196,11 +196,26 @@ pub struct NodeRanges {
 }
 
 /// Follows a pod CIDR of which every node gets one range.
-#[must_use]
-pub fn node_ranges(cidr: Ipv4Net, node_mask: u8, nodes: u64, growth: Growth, horizon: u32) -> NodeRanges {
-    let most_nodes = node_mask
+///
+/// # Errors
+/// It is not the CIDR's first address, or no node's range fits.
+pub fn node_ranges(
+    cidr: Ipv4Net,
+    node_mask: u8,
+    nodes: u64,
+    growth: Growth,
+    horizon: u32,
+) -> Result<NodeRanges, SubnetError> {
+    if cidr.trunc() != cidr {
+        return Err(SubnetError::NotFirst {
+            given: cidr,
+            meant: cidr.trunc(),
+        });
+    }
+    let bits = node_mask
         .checked_sub(cidr.prefix_len())
-        .map_or(0, |bits| 1_u64 << bits);
+        .ok_or(SubnetError::NoRange { cidr, node_mask })?;
+    let most_nodes = 1_u64 << bits;
     let mut running = nodes;
     let mut exhausted_month = (running > most_nodes).then_some(0);
     if !growth.is_none() {
@@ -211,10 +226,10 @@ pub fn node_ranges(cidr: Ipv4Net, node_mask: u8, nodes: u64, growth: Growth, hor
             }
         }
     }
-    NodeRanges {
+    Ok(NodeRanges {
         cidr,
         node_mask,
         most_nodes,
         exhausted_month,
-    }
+    })
 }

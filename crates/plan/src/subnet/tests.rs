@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::capacity::{Mode, Network};
+use crate::capacity::{Mode, Network, Request};
 use crate::instance::InstanceTable;
 
 fn subnet(cidr: &str, fragmentation: Fragmentation) -> Subnet {
@@ -73,8 +73,13 @@ fn what_is_no_subnet_is_refused() {
 fn a_node_takes_what_its_network_keeps_ready() {
     let table = InstanceTable::shipped().unwrap();
     let node = |mode, pods, network| {
-        let demand =
-            NodeDemand::of(table.get("m5.large").ok(), mode, pods, Warm::default_of(network)).unwrap();
+        let demand = NodeDemand::of(
+            table.get("m5.large").ok(),
+            &Request::new(mode, network),
+            pods,
+            Warm::default_of(network),
+        )
+        .unwrap();
         (demand.addresses, demand.prefixes)
     };
     // 10 pods are two interfaces of nine addresses; the VPC CNI keeps a third one full.
@@ -85,7 +90,8 @@ fn a_node_takes_what_its_network_keeps_ready() {
     assert_eq!(node(Mode::EniPrefix, 100, Network::VpcCni), (1, 8));
     assert_eq!(node(Mode::AzureNodeSubnet, 30, Network::Azure), (31, 0));
     assert_eq!(node(Mode::AzurePodSubnet, 30, Network::Azure), (32, 0));
-    let too_many = NodeDemand::of(table.get("m5.large").ok(), Mode::Eni, 28, Warm::Addresses(0));
+    let eni = Request::new(Mode::Eni, Network::Thalweg);
+    let too_many = NodeDemand::of(table.get("m5.large").ok(), &eni, 28, Warm::Addresses(0));
     assert!(matches!(too_many, Err(DemandError::TooMany { slots: 27, .. })));
 }
 
@@ -142,15 +148,23 @@ fn without_growth_there_is_no_end_but_a_most() {
 #[test]
 fn ranges_of_a_pod_cidr_are_counted() {
     let cidr = "10.244.0.0/16".parse().unwrap();
-    let ranges = node_ranges(cidr, 24, 100, Growth::PercentPerMonth(10), 60);
+    let ranges = node_ranges(cidr, 24, 100, Growth::PercentPerMonth(10), 60).unwrap();
     // 100 x 1.1^n, rounded up, passes 256 in the tenth month.
     assert_eq!((ranges.most_nodes, ranges.exhausted_month), (256, Some(10)));
-    assert_eq!(
-        node_ranges(cidr, 15, 1, Growth::NodesPerMonth(1), 60).most_nodes,
-        0
+    let small = node_ranges(cidr, 15, 1, Growth::NodesPerMonth(1), 60);
+    assert!(matches!(small, Err(SubnetError::NoRange { .. })), "{small:?}");
+    let inside = node_ranges(
+        "10.244.0.5/16".parse().unwrap(),
+        24,
+        1,
+        Growth::NodesPerMonth(1),
+        60,
     );
+    assert!(matches!(inside, Err(SubnetError::NotFirst { .. })), "{inside:?}");
     assert_eq!(
-        node_ranges(cidr, 24, 1, Growth::NodesPerMonth(0), 60).exhausted_month,
+        node_ranges(cidr, 24, 1, Growth::NodesPerMonth(0), 60)
+            .unwrap()
+            .exhausted_month,
         None
     );
 }
@@ -232,6 +246,43 @@ proptest! {
         };
         if let (Some(less), Some(rest)) = (most(used), most(used + more)) {
             prop_assert!(rest <= less);
+        }
+    }
+}
+
+/// With the VPC CNI's custom networking the first interface is another subnet's.
+#[test]
+fn interfaces_that_pods_may_not_use_take_nothing() {
+    let table = InstanceTable::shipped().unwrap();
+    let request = Request {
+        reserved_interfaces: 1,
+        ..Request::new(Mode::Eni, Network::VpcCni)
+    };
+    let demand = |pods| NodeDemand::of(table.get("t3.small").ok(), &request, pods, Warm::Units(1));
+    assert_eq!(demand(6).unwrap().addresses, 2 * 4);
+    assert!(matches!(demand(7), Err(DemandError::TooMany { slots: 6, .. })));
+}
+
+#[test]
+fn numbers_that_no_node_has_are_refused_or_cut_and_never_wrap() {
+    let table = InstanceTable::shipped().unwrap();
+    let instance = table.get("m5.large").ok();
+    for mode in [Mode::AzurePodSubnet, Mode::AzureNodeSubnet] {
+        let demand = NodeDemand::of(
+            None,
+            &Request::new(mode, Network::Azure),
+            u32::MAX,
+            Warm::Addresses(0),
+        );
+        assert!(
+            matches!(demand, Err(DemandError::TooMany { slots: 250, .. })),
+            "{demand:?}"
+        );
+    }
+    for mode in [Mode::Eni, Mode::EniPrefix] {
+        for warm in [Warm::Addresses(u32::MAX), Warm::Units(u32::MAX)] {
+            let demand = NodeDemand::of(instance, &Request::new(mode, Network::VpcCni), 9, warm).unwrap();
+            assert_eq!(demand.addresses + demand.prefixes, 30, "{mode} {warm:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ impl Of<'_> {
     pub(super) fn full_name(&mut self, platform: &str) {
         let (most, of) = match self.cluster.cloud {
             // 64 letters, less `-operator`.
-            Cloud::Aws => (55, "roles of IAM, with what is appended"),
+            Cloud::Aws => (55, "roles of IAM, before what is appended,"),
             Cloud::Azure => (54, "DNS names of AKS"),
             Cloud::Gcp => (40, "clusters of GKE"),
             Cloud::Machines => return,

@@ -11,35 +11,35 @@ use crate::file::{Connect, Egress, Identity, NodeGroup};
 use crate::render::{Fleet, TAINT};
 
 pub(super) fn verify(look: &mut Look<'_>, fleet: &Fleet<'_>) {
-    if let Some(cluster) = look.answer("aws/cluster.json") {
+    if let Some(cluster) = look.answer("aws/cluster.json", "/cluster") {
         control_plane(look, &cluster);
     }
-    if let Some(addons) = look.answer("aws/addons.json") {
+    if let Some(addons) = look.answer("aws/addons.json", "/addons") {
         add_ons(look, &addons);
     }
-    if let Some(vpcs) = look.answer("aws/vpcs.json") {
+    if let Some(vpcs) = look.answer("aws/vpcs.json", "/Vpcs") {
         vpc(look, &vpcs);
     }
-    if let Some(subnets) = look.answer("aws/subnets.json") {
+    if let Some(subnets) = look.answer("aws/subnets.json", "/Subnets") {
         subnets_are_planned(look, &subnets);
     }
-    if let Some(gateways) = look.answer("aws/nat-gateways.json") {
+    if let Some(gateways) = look.answer("aws/nat-gateways.json", "/NatGateways") {
         nat(look, &gateways);
     }
-    if let Some(tables) = look.answer("aws/route-tables.json") {
+    if let Some(tables) = look.answer("aws/route-tables.json", "/RouteTables") {
         routes(look, &tables, fleet);
     }
-    if let Some(policies) = look.answer("aws/node-role-policies.json") {
+    if let Some(policies) = look.answer("aws/node-role-policies.json", "/AttachedPolicies") {
         node_role(look, &policies);
     }
     let wants_pod_identity =
         look.context.cluster.pods_in_network() && look.context.cluster.identity == Identity::PodIdentity;
-    if wants_pod_identity && let Some(associations) = look.answer("aws/pod-identity.json") {
+    if wants_pod_identity && let Some(associations) = look.answer("aws/pod-identity.json", "/associations") {
         operator(look, &associations);
     }
     let groups: Vec<NodeGroup> = look.context.cluster.node_groups.clone();
     for group in groups {
-        if let Some(answer) = look.answer(&format!("aws/node-groups/{}.json", group.name)) {
+        if let Some(answer) = look.answer(&format!("aws/node-groups/{}.json", group.name), "/nodegroup") {
             node_group(look, &answer, &group);
         }
     }

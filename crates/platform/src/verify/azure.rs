@@ -7,21 +7,21 @@ use super::look::{Answer, Look, critical, items, node_pool, note, place, private
 use crate::file::{Egress, Mode, NodeGroup};
 
 pub(super) fn verify(look: &mut Look<'_>) {
-    if let Some(cluster) = look.answer("azure/cluster.json") {
+    if let Some(cluster) = look.answer("azure/cluster.json", "/networkProfile") {
         control_plane(look, &cluster);
         let groups = look.context.cluster.node_groups.clone();
         for group in groups {
             pool(look, &cluster, &group);
         }
     }
-    if let Some(network) = look.answer("azure/network.json") {
+    if let Some(network) = look.answer("azure/network.json", "/addressSpace") {
         vnet(look, &network);
     }
     if look.context.cluster.egress == Egress::Firewall {
-        if let Some(table) = look.answer("azure/route-table.json") {
+        if let Some(table) = look.answer("azure/route-table.json", "/routes") {
             default_route(look, &table);
         }
-        if let Some(firewall) = look.answer("azure/firewall.json") {
+        if let Some(firewall) = look.answer("azure/firewall.json", "") {
             let otherwise = critical("nothing of the cluster gets out: look at the firewall in the portal");
             look.expect(
                 &firewall,

@@ -8,10 +8,10 @@ use crate::address::Role;
 use crate::file::NodeGroup;
 
 pub(super) fn verify(look: &mut Look<'_>) {
-    if let Some(cluster) = look.answer("gcp/cluster.json") {
+    if let Some(cluster) = look.answer("gcp/cluster.json", "") {
         control_plane(look, &cluster);
     }
-    if let Some(subnet) = look.answer("gcp/subnet.json") {
+    if let Some(subnet) = look.answer("gcp/subnet.json", "") {
         ranges(look, &subnet);
     }
 }

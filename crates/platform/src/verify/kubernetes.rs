@@ -28,16 +28,16 @@ const OTHERS: [(&str, &str); 9] = [
 const AGENT: &str = "thalweg";
 
 pub(super) fn verify(look: &mut Look<'_>) {
-    if let Some(nodes) = look.answer("kubernetes/nodes.json") {
+    if let Some(nodes) = look.answer("kubernetes/nodes.json", "/items") {
         for (node, pointer) in items(&nodes, "/items") {
             one_node(look, &nodes, node, &pointer);
         }
         count(look, &nodes);
     }
-    if let Some(sets) = look.answer("kubernetes/daemonsets.json") {
+    if let Some(sets) = look.answer("kubernetes/daemonsets.json", "/items") {
         daemon_sets(look, &sets);
     }
-    if let Some(services) = look.answer("kubernetes/services.json") {
+    if let Some(services) = look.answer("kubernetes/services.json", "/items") {
         api_service(look, &services);
     }
 }

@@ -68,11 +68,14 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// An answer of this cluster; what is not there is noted as unknown.
-    pub(super) fn answer(&mut self, file: &str) -> Option<Answer<'a>> {
+    /// An answer of this cluster, which holds a list or an object at a place; what is not there is noted as unknown.
+    pub(super) fn answer(&mut self, file: &str, holds: &str) -> Option<Answer<'a>> {
         let path = format!("{}/{file}", self.context.cluster.name);
         let reason = match self.state.answers.get(&path) {
-            Some(Answered::Json(value)) => return Some(Answer { file: path, value }),
+            Some(Answered::Json(value)) => match value.pointer(holds) {
+                Some(Value::Array(_) | Value::Object(_)) => return Some(Answer { file: path, value }),
+                _ => format!("the answer has no {holds}; record it again, whole"),
+            },
             Some(Answered::Useless(reason)) => reason.clone(),
             None => "it was not recorded".to_owned(),
         };

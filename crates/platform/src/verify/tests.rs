@@ -253,6 +253,29 @@ fn what_was_not_recorded_denied_or_cut_short_is_unknown_and_not_taken_for_good()
     );
 }
 
+/// An answer without what was asked for would make things seem missing, or seem well for being absent.
+#[test]
+fn an_answer_without_what_was_asked_for_is_unknown() {
+    let (platform, addresses) = planned(EKS);
+    let mut state = Recorded::load("eks-eni").state();
+    for file in [
+        "aws/addons.json",
+        "aws/vpcs.json",
+        "aws/cluster.json",
+        "kubernetes/daemonsets.json",
+    ] {
+        state.add(&format!("prod-eu/{file}"), "{}");
+    }
+    let report = verify(&platform, &addresses, catalogue(), &state);
+    assert_eq!(report.deviations, []);
+    let unknown: Vec<&str> = report.unknown.iter().map(|one| one.reason.as_str()).collect();
+    assert_eq!(
+        unknown,
+        ["/cluster", "/addons", "/Vpcs", "/items"]
+            .map(|holds| format!("the answer has no {holds}; record it again, whole"))
+    );
+}
+
 #[test]
 fn all_recording_commands_only_read() {
     for (_, platform) in ALL {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `thalweg advise`
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,7 +86,7 @@ impl From<CloudName> for Cloud {
 #[derive(Debug, Serialize)]
 struct Report {
     cloud: Cloud,
-    answers: std::collections::BTreeMap<Question, bool>,
+    answers: BTreeMap<Question, bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     evidence: Vec<Evidence>,
     advice: Advice,
@@ -156,6 +157,8 @@ impl Args {
 struct Given {
     cloud: Option<Cloud>,
     answers: Vec<(Question, bool)>,
+    /// By flags, which count before those of the file.
+    said: BTreeMap<Question, bool>,
     pods_per_node: Option<u32>,
     types: Vec<String>,
 }
@@ -166,7 +169,11 @@ impl Given {
             .split_once('=')
             .with_context(|| format!("`{answer}` is no answer; write QUESTION=yes or =no"))?;
         let yes = yes_no(answer).with_context(|| format!("{name}: `{answer}` is neither yes nor no"))?;
-        self.answers.push((name.parse()?, yes));
+        let question: Question = name.parse()?;
+        if self.said.insert(question, yes) == Some(!yes) {
+            bail!("{name} is answered with yes and with no; say one");
+        }
+        self.answers.push((question, yes));
         Ok(())
     }
 
@@ -379,6 +386,9 @@ mod tests {
         }
         assert!(Given::default().flag("fargate").is_err());
         assert!(Given::default().flag("fargate=perhaps").is_err());
+        let mut twice = Given::default();
+        assert!(twice.flag("fargate=yes").is_ok() && twice.flag("fargate=yes").is_ok());
+        assert!(twice.flag("fargate=no").is_err());
     }
 
     #[test]

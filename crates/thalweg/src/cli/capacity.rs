@@ -192,7 +192,9 @@ impl Args {
                 "nothing is asked: name an instance type (-t m5.large), a mode (--mode gke) or an answer to --refresh"
             );
         }
-        report.space = self.space.outlooks(&report.capacity, &table)?;
+        report.space = self
+            .space
+            .outlooks(&report.capacity, &table, self.reserved_interfaces)?;
         if let Some(path) = &self.svg {
             write(path, &render::svg(&report))?;
         }
@@ -250,10 +252,13 @@ impl Args {
         } else {
             self.types.iter().map(|name| Some(name.as_str())).collect()
         };
+        let cloud = mode.cloud().unwrap_or(cloud);
         for machine in machines {
-            let instance = match (cloud, machine) {
-                (Cloud::Aws, Some(name)) => Some(table.get(name)?),
-                _ => None,
+            // A type of AWS is one in every question, so that other clouds' modes refuse it.
+            let instance = match machine.map(|name| table.get(name)) {
+                Some(Ok(instance)) => Some(instance),
+                Some(Err(unknown)) if cloud == Cloud::Aws => return Err(unknown.into()),
+                Some(Err(_)) | None => None,
             };
             match plan::capacity(instance, &self.request(network, mode)) {
                 Ok(capacity) => {

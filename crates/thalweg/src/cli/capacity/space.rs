@@ -6,17 +6,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use ipnet::Ipv4Net;
-use plan::InstanceTable;
 use plan::capacity::gke_mask;
 use plan::subnet::{
     Forecast, Fragmentation, Growth, NodeDemand, NodeRanges, Subnet, Warm, forecast, node_ranges,
 };
+use plan::{InstanceTable, Request};
 use serde::Serialize;
 
 use super::Row;
 
 /// What is asked of a subnet.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("space").args(["subnet", "pod_cidr"])))]
 pub(super) struct SpaceArgs {
     /// The subnet that nodes and pods take addresses from
     #[arg(
@@ -59,6 +60,7 @@ pub(super) struct SpaceArgs {
         help_heading = "How long addresses last",
         long,
         value_name = "NUMBER",
+        requires = "subnet",
         default_value_t = 1
     )]
     seed: u64,
@@ -67,6 +69,7 @@ pub(super) struct SpaceArgs {
         help_heading = "How long addresses last",
         long,
         value_name = "NUMBER",
+        requires = "space",
         default_value_t = 0
     )]
     nodes: u32,
@@ -75,20 +78,32 @@ pub(super) struct SpaceArgs {
         help_heading = "How long addresses last",
         long,
         value_name = "GROWTH",
+        requires = "space",
         default_value = "0"
     )]
     growth: Growth,
     /// Pods on a node [default: as many as it can run]
-    #[arg(help_heading = "How long addresses last", long, value_name = "NUMBER")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "NUMBER",
+        requires = "subnet"
+    )]
     pods_per_node: Option<u32>,
     /// Addresses kept ready on each node [default: the network's own habit]
-    #[arg(help_heading = "How long addresses last", long, value_name = "NUMBER")]
+    #[arg(
+        help_heading = "How long addresses last",
+        long,
+        value_name = "NUMBER",
+        requires = "subnet"
+    )]
     warm: Option<u32>,
     /// How far to look
     #[arg(
         help_heading = "How long addresses last",
         long,
         value_name = "MONTHS",
+        requires = "space",
         default_value_t = 60
     )]
     horizon: u32,
@@ -141,7 +156,12 @@ pub(super) struct Case {
 
 impl SpaceArgs {
     /// An outlook for each row that takes addresses of what is asked about.
-    pub(super) fn outlooks(&self, rows: &[Row], table: &InstanceTable) -> anyhow::Result<Vec<Outlook>> {
+    pub(super) fn outlooks(
+        &self,
+        rows: &[Row],
+        table: &InstanceTable,
+        reserved_interfaces: u16,
+    ) -> anyhow::Result<Vec<Outlook>> {
         if self.subnet.is_none() && self.pod_cidr.is_none() {
             return Ok(Vec::new());
         }
@@ -149,8 +169,10 @@ impl SpaceArgs {
         for row in rows {
             let capacity = &row.capacity;
             let of = match (self.subnet, self.pod_cidr) {
-                (Some(cidr), _) if capacity.subnet_slots > 0 => self.subnet_of(cidr, row, table)?,
-                (_, Some(cidr)) if capacity.subnet_slots == 0 => self.ranges_of(cidr, row),
+                (Some(cidr), _) if capacity.subnet_slots > 0 => {
+                    self.subnet_of(cidr, row, table, reserved_interfaces)?
+                }
+                (_, Some(cidr)) if capacity.subnet_slots == 0 => self.ranges_of(cidr, row)?,
                 _ => continue,
             };
             outlooks.push(Outlook {
@@ -168,7 +190,13 @@ impl SpaceArgs {
         Ok(outlooks)
     }
 
-    fn subnet_of(&self, cidr: Ipv4Net, row: &Row, table: &InstanceTable) -> anyhow::Result<Of> {
+    fn subnet_of(
+        &self,
+        cidr: Ipv4Net,
+        row: &Row,
+        table: &InstanceTable,
+        reserved_interfaces: u16,
+    ) -> anyhow::Result<Of> {
         let capacity = &row.capacity;
         let pods = match (self.pods_per_node, capacity.pods) {
             (Some(pods), _) => pods,
@@ -183,7 +211,11 @@ impl SpaceArgs {
             .as_deref()
             .map(|name| table.get(name))
             .transpose()?;
-        let node = NodeDemand::of(instance, capacity.mode, pods, warm)?;
+        let request = Request {
+            reserved_interfaces,
+            ..Request::new(capacity.mode, capacity.network)
+        };
+        let node = NodeDemand::of(instance, &request, pods, warm)?;
         let mut cases = Vec::new();
         let mut counts = (0, 0);
         for fragmentation in self.fragmentations() {
@@ -251,7 +283,7 @@ impl SpaceArgs {
         Ok(subnet)
     }
 
-    fn ranges_of(&self, cidr: Ipv4Net, row: &Row) -> Of {
+    fn ranges_of(&self, cidr: Ipv4Net, row: &Row) -> anyhow::Result<Of> {
         let mask = match row.capacity.mode {
             plan::Mode::Gke => gke_mask(row.capacity.max_pods.unwrap_or(1)),
             plan::Mode::AzureOverlay => 24,
@@ -263,13 +295,9 @@ impl SpaceArgs {
             | plan::Mode::AzureNodeSubnet
             | plan::Mode::PodCidr => self.mask_of(row),
         };
-        Of::PodCidr(node_ranges(
-            cidr,
-            mask,
-            u64::from(self.nodes),
-            self.growth,
-            self.horizon,
-        ))
+        let nodes = u64::from(self.nodes);
+        let ranges = node_ranges(cidr, mask, nodes, self.growth, self.horizon)?;
+        Ok(Of::PodCidr(ranges))
     }
 
     /// The mask whose addresses, but for the first and the last, are the row's slots.

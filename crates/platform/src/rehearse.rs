@@ -109,7 +109,7 @@ fn build(context: &Context<'_>) -> Vec<Draft> {
         ),
         draft(
             "prove the network",
-            "thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context rehearsal".into(),
+            "thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context rehearsal --image IMAGE".into(),
             "thalweg platform verify rehearsal.yaml --kubeconfig \"$KUBECONFIG\" --cluster rehearsal",
             "# nothing was changed",
             "none",
@@ -189,7 +189,7 @@ fn upgrade_and_go(context: &Context<'_>) -> Vec<Draft> {
         draft(
             "upgrade Kubernetes",
             format!(
-                "thalweg upgrade check --to-kubernetes {next} && sed -i 's/kubernetes: .*/kubernetes: \"{next}\"/' rehearsal.yaml && thalweg platform render rehearsal.yaml --to out --force  # then apply as above"
+                "thalweg upgrade check --kubeconfig \"$KUBECONFIG\" --context rehearsal --to-kubernetes {next} && sed -i 's/kubernetes: .*/kubernetes: \"{next}\"/' rehearsal.yaml && thalweg platform render rehearsal.yaml --to out --force  # then apply as above"
             ),
             "kubectl --context rehearsal wait --for=condition=Ready nodes --all --timeout=30m",
             "# a control plane does not go back: make the cluster anew",
@@ -198,7 +198,7 @@ fn upgrade_and_go(context: &Context<'_>) -> Vec<Draft> {
         draft(
             "take Thalweg back to the version before",
             "helm --kube-context rehearsal rollback thalweg -n kube-system".into(),
-            "thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context rehearsal",
+            "thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context rehearsal --image IMAGE",
             "helm --kube-context rehearsal upgrade thalweg CHART -n kube-system -f out/gitops/clusters/rehearsal/values.yaml",
             "none expected: programs are replaced in place",
         ),
@@ -236,6 +236,11 @@ mod tests {
                     .iter()
                     .flat_map(|step| [&step.command, &step.check, &step.undo])
                 {
+                    let names_an_image = script.contains(" --image ");
+                    assert!(
+                        !script.contains("thalweg connectivity test") || names_an_image,
+                        "{script}"
+                    );
                     let parsed = Command::new("bash").args(["-n", "-c", script]).output().unwrap();
                     assert!(
                         parsed.status.success(),

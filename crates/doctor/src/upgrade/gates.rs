@@ -173,7 +173,8 @@ fn tested(request: &Request) -> Found {
             tested.note,
             data().kubernetes.api_types.kubernetes
         ),
-        "try it on a cluster of no importance: thalweg connectivity test --kubeconfig FILE".into(),
+        "try it on a cluster of no importance: thalweg connectivity test --kubeconfig FILE --image IMAGE"
+            .into(),
     )
 }
 

@@ -61,7 +61,9 @@ fn prepare(from: &Context<'_>, to: &Context<'_>, facts: &Facts<'_>) -> Vec<Draft
         },
         Draft {
             title: "prove the new network",
-            command: format!("thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context {new}"),
+            command: format!(
+                "thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context {new} --image IMAGE"
+            ),
             check: format!("thalweg doctor --kubeconfig \"$KUBECONFIG\" --context {new}"),
             undo: "# nothing was changed".into(),
             duration: unknown("the number of nodes"),

@@ -58,6 +58,12 @@ fn every_step_has_command_check_undo_and_a_duration_or_says_on_what_it_depends()
 fn commands_are_shell_that_a_shell_understands() {
     for step in both().into_iter().flat_map(|migration| migration.steps) {
         for script in [&step.command, &step.check, &step.undo] {
+            // Pods of a test in a cluster need one.
+            let names_an_image = script.contains(" --image ");
+            assert!(
+                !script.contains("thalweg connectivity test") || names_an_image,
+                "{script}"
+            );
             let parsed = Command::new("sh").args(["-n", "-c", script]).output().unwrap();
             assert!(
                 parsed.status.success(),

@@ -119,7 +119,9 @@ fn second(context: &Context<'_>) -> Vec<Draft> {
         },
         Draft {
             title: "prove the new nodes",
-            command: format!("thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context {name}"),
+            command: format!(
+                "thalweg connectivity test --kubeconfig \"$KUBECONFIG\" --context {name} --image IMAGE"
+            ),
             check: format!("thalweg doctor --kubeconfig \"$KUBECONFIG\" --context {name}"),
             undo: "# nothing was changed".into(),
             duration: unknown("the number of nodes"),

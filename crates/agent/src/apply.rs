@@ -63,6 +63,8 @@ pub struct Options {
     pub masquerade: Option<Masquerade>,
     /// Where the rates of all pods are limited.
     pub limited: RateLimits,
+    /// Whether a plugin after ours gives pods the hardware address that they are to have (`tuning`).
+    pub tuned: bool,
     /// The network that makes pods' devices and gives their addresses, if it is not us.
     pub behind: Option<String>,
     /// The plugin's socket: queued DELs are beside it.

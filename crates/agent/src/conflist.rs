@@ -5,6 +5,7 @@ mod others;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use api::config::PluginSection;
@@ -123,27 +124,10 @@ impl Conflist {
     /// The list of the network before us, with us behind its plugins. It keeps its name, its versions and all else.
     fn list_behind(&self, name: &str) -> Result<Value, ConflistError> {
         for file in Others::find(&self.dir)?.present {
-            let Ok(bytes) = fs::read(self.dir.join(&file)) else {
-                continue;
-            };
-            // Others' files may hold anything; the runtime passes over what is no configuration.
-            let Ok(Value::Object(mut list)) = serde_json::from_slice(&bytes) else {
-                continue;
-            };
-            if list.get("name").and_then(Value::as_str) != Some(name) {
-                continue;
+            if let Some((mut list, before)) = list_of(&self.dir.join(&file), name) {
+                list.insert("plugins".to_owned(), self.after(before).into());
+                return Ok(Value::Object(list));
             }
-            let plugins = match list.remove("plugins") {
-                Some(Value::Array(plugins)) => plugins,
-                Some(_) => continue,
-                None => {
-                    let single = list.clone();
-                    list.retain(|key, _| ["name", "cniVersion", "cniVersions"].contains(&key.as_str()));
-                    vec![Value::Object(single)]
-                }
-            };
-            list.insert("plugins".to_owned(), self.after(plugins).into());
-            return Ok(Value::Object(list));
         }
         let reason = format!("there is none of the name {name} yet (cni.chainingMode, cni.chainingTarget)");
         Err(ConflistError::new("find the network before us in", &self.dir)(
@@ -157,6 +141,12 @@ impl Conflist {
         before.chain(own).chain(self.chained.iter().cloned()).collect()
     }
 
+    /// Whether the list is that of another network, with us behind it.
+    #[must_use]
+    pub const fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
     /// The directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -168,16 +158,47 @@ impl Conflist {
     }
 
     /// Written beside and renamed: the runtime watches the directory and must never see half a file. The name has no extension
-    /// that it would read.
+    /// that it would read. Another network's list may hold secrets: it is root's alone to read.
     fn replace(&self, path: &Path, content: &str) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let temporary = self.dir.join(format!(".{FILE}.tmp"));
-        let mut file = File::create(&temporary)?;
+        // One that was left there has another mode, perhaps.
+        let _ = fs::remove_file(&temporary);
+        let mut options = File::options();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(&self.dir)?.sync_all()
     }
+}
+
+/// The list of the network `name` without its plugins, and these, if that is what the file holds: others' files may hold anything.
+/// Ours, which somebody may have put there by hand, comes after them anyway.
+fn list_of(file: &Path, name: &str) -> Option<(Map<String, Value>, Vec<Value>)> {
+    let Ok(Value::Object(mut list)) = serde_json::from_slice(&others::read(file).ok()?) else {
+        return None;
+    };
+    if list.get("name")?.as_str()? != name {
+        return None;
+    }
+    let mut plugins = match list.remove("plugins") {
+        Some(Value::Array(plugins)) => plugins,
+        Some(_) => return None,
+        None => {
+            let single = list.clone();
+            list.retain(|key, _| ["name", "cniVersion", "cniVersions"].contains(&key.as_str()));
+            vec![Value::Object(single)]
+        }
+    };
+    let kind = |plugin: &Value| plugin.get("type")?.as_str().map(str::to_owned);
+    plugins.retain(|plugin| kind(plugin).as_deref() != Some(cni::PLUGIN_TYPE));
+    let is_usable = !plugins.is_empty() && plugins.iter().all(|plugin| kind(plugin).is_some());
+    is_usable.then_some((list, plugins))
 }
 
 /// What we must know of a pod before a plugin after ours is told: which of its queues are to be passed, which MAC it will have, and
@@ -278,6 +299,9 @@ mod tests {
         fs::write(dir.path().join("10-aws.conflist"), aws.to_string()).unwrap();
         fs::write(dir.path().join("09-broken.conf"), "{").unwrap();
         assert!(conflist.write().unwrap() && conflist.is_current());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(conflist.path()).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "what that list keeps secret stays so");
         let written: Value = serde_json::from_slice(&fs::read(conflist.path()).unwrap()).unwrap();
         let mut expected = aws.clone();
         let ours = json!({"type": "thalweg-cni", "socket": "/s"});
@@ -292,6 +316,42 @@ mod tests {
         let written: Value = serde_json::from_slice(&fs::read(conflist.path()).unwrap()).unwrap();
         let expected = json!({"cniVersion": "1.0.0", "name": "aws-cni", "plugins": [single, ours]});
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn what_no_runtime_could_use_is_no_network_before_us() {
+        let dir = tempfile::tempdir().unwrap();
+        let conflist = Conflist::new(dir.path(), Path::new("/s"), &[], Some("other"));
+        nix::unistd::mkfifo(&dir.path().join("01-pipe.conf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let huge = File::create(dir.path().join("02-huge.conf")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        let file = dir.path().join("10-other.conflist");
+        for unusable in [
+            json!({"name": "other"}),
+            json!({"name": "other", "plugins": []}),
+            json!({"name": "other", "plugins": null}),
+            json!({"name": "other", "plugins": [{"type": "ptp"}, {}]}),
+            json!({"name": "other", "plugins": ["ptp"]}),
+            json!({"name": "other", "plugins": [{"type": "thalweg-cni"}]}),
+            json!(["other"]),
+        ] {
+            fs::write(&file, unusable.to_string()).unwrap();
+            let error = conflist.write().unwrap_err().to_string();
+            assert!(
+                error.contains("there is none of the name other"),
+                "{unusable}: {error}"
+            );
+        }
+        // Of two of one name, the first by file name is the one that the runtime would have taken.
+        let list = |kind: &str| {
+            json!({"name": "other", "plugins": [{"type": kind}, {"type": "thalweg-cni"}]}).to_string()
+        };
+        fs::write(&file, list("second")).unwrap();
+        fs::write(dir.path().join("09-other.conflist"), list("first")).unwrap();
+        conflist.write().unwrap();
+        let written: Value = serde_json::from_slice(&fs::read(conflist.path()).unwrap()).unwrap();
+        let ours = json!({"type": "thalweg-cni", "socket": "/s"});
+        assert_eq!(written["plugins"], json!([{"type": "first"}, ours]));
     }
 
     fn written(chained: &[PluginSection], behind: Option<&str>) -> Value {

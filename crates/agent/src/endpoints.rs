@@ -55,7 +55,7 @@ pub struct Endpoints {
     released: Vec<IpAddr>,
     /// Host ends that [`Endpoints::restore`] did not understand and left alone.
     strangers: BTreeSet<String>,
-    /// Where rates are limited by what ADD was told; the queues come a moment later.
+    /// Where rates are limited by what ADD was told, until the queues are there: they come a moment later.
     announced: BTreeMap<EndpointId, RateLimits>,
     /// Whether another network makes the pods' devices.
     chained: bool,

@@ -347,11 +347,15 @@ impl Runtime {
         }
         let rivals = files.others.rivals();
         if !rivals.is_empty() {
+            let remedy = if self.conflist.is_behind() {
+                "give that file a name that sorts after ours"
+            } else {
+                "remove that file, or set cni.exclusive"
+            };
             return missing(
                 NAME,
                 format!(
-                    "the container runtime prefers {} over our {FILE} in {dir}: pods get another network; remove that file, or set \
-                     cni.exclusive",
+                    "the container runtime prefers {} over our {FILE} in {dir}: pods get another network; {remedy}",
                     rivals.join(", ")
                 ),
             );

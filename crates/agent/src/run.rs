@@ -307,6 +307,7 @@ fn apply_options(config: &Config, tunnel: Option<Tunnel>, timeouts: Timeouts) ->
         masquerade: masquerade(config),
         cni_socket: config.cni.socket.clone(),
         limited: limited(config),
+        tuned: config.cni.chained.iter().any(|one| one.kind() == "tuning"),
         behind: config.cni.behind.clone(),
         run_dir: config.run_dir.clone(),
         gc_interval: config.conntrack.gc_interval,

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
 use cni::protocol::{Call, Reply};
-use cni::{PrevResult, Wishes, codes};
+use cni::{Wishes, codes};
 use model::Mac;
 use netlink::{AddressFlags, Netlink, Peer, Request, Route, Veth};
 use serde_json::{Value, json};
@@ -95,6 +95,18 @@ fn queues_are_known_from_add_on_and_found_by_every_comparison() {
     tc(&["qdisc", "add", "dev", &link, "ingress"]);
     node.compare_and_wait();
     assert_eq!(flags(&node, &free[1]), (false, true));
+
+    // What ADD was told counts until the queue is there, and not when that is taken away.
+    let d = node.netns();
+    let told = added(node.call(wishing("d", limits(false, true)), Some(&d)));
+    let link = cni::host_ifname(&attachment("d"));
+    for (change, is_limited) in [(None, true), (Some("add"), true), (Some("del"), false)] {
+        if let Some(change) = change {
+            tc(&["qdisc", change, "dev", &link, "ingress"]);
+        }
+        node.compare_and_wait();
+        assert_eq!(flags(&node, &told[0]), (false, is_limited), "{change:?}");
+    }
 }
 
 #[test]
@@ -150,6 +162,32 @@ fn an_agent_that_is_alone_again_leaves_other_networks_pods_alone() {
     assert!(!node.has_program(HOST_END) && !node.has_program("eni0%out"));
     exchange(None, Some(&pod), IP);
     node.add("b", &node.netns());
+}
+
+#[test]
+fn a_pod_from_before_we_were_behind_another_network_is_reached_as_before() {
+    privileged!();
+    let mut node = Node::up();
+    let pod = node.netns();
+    let ips = node.add("a", &pod);
+    node.behind = Some(OTHER.into());
+    node.restart(|| ());
+    for ip in &ips {
+        exchange(None, Some(&pod), ip);
+    }
+    exchange(Some(&pod), None, "172.30.0.1");
+    node.del("a").unwrap();
+}
+
+#[test]
+fn a_hardware_address_that_nobody_will_set_is_not_believed() {
+    privileged!();
+    let node = behind();
+    let pod = node.netns();
+    foreign(&pod, HOST_END, IP);
+    let call = add("a", mac("02:00:00:00:00:09"), Some(aws_shape()));
+    assert!(matches!(node.call(call, Some(&pod)), Reply::Done));
+    exchange(Some(&pod), None, "172.30.0.1");
 }
 
 #[test]
@@ -289,41 +327,20 @@ fn aws_shape() -> Value {
 }
 
 fn adding(id: &str, result: Value) -> Call {
-    let result: PrevResult = serde_json::from_value(result).unwrap();
-    match add_of(attachment(id)) {
-        Call::Add {
-            attachment,
-            pod,
-            netns,
-            wishes,
-            ..
-        } => Call::Add {
-            attachment,
-            pod,
-            netns,
-            wishes,
-            previous: Some(Box::new(result)),
-        },
-        other => other,
-    }
+    add(id, Wishes::default(), Some(result))
 }
 
 fn wishing(id: &str, wishes: Wishes) -> Call {
-    match add_of(attachment(id)) {
-        Call::Add {
-            attachment,
-            pod,
-            netns,
-            ..
-        } => Call::Add {
-            attachment,
-            pod,
-            netns,
-            wishes,
-            previous: None,
-        },
-        other => other,
+    add(id, wishes, None)
+}
+
+fn add(id: &str, told: Wishes, result: Option<Value>) -> Call {
+    let mut call = add_of(attachment(id));
+    if let Call::Add { wishes, previous, .. } = &mut call {
+        *wishes = told;
+        *previous = result.map(|result| Box::new(serde_json::from_value(result).unwrap()));
     }
+    call
 }
 
 fn mac(text: &str) -> Wishes {

@@ -23,11 +23,11 @@ pub struct Wishes {
     pub mac: Option<String>,
 }
 
-/// `runtimeConfig`, as far as it is ours. Everything else in it is for other plugins.
+/// `runtimeConfig`, as far as it is ours. Everything else in it is for other plugins. An empty list in Go is `null` in JSON.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Runtime {
-    port_mappings: Vec<Value>,
+    port_mappings: Option<Vec<Value>>,
     bandwidth: Option<Bandwidth>,
     mac: Option<String>,
 }
@@ -35,8 +35,8 @@ struct Runtime {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Bandwidth {
-    ingress_rate: u64,
-    egress_rate: u64,
+    ingress_rate: Option<u64>,
+    egress_rate: Option<u64>,
 }
 
 impl Wishes {
@@ -58,9 +58,9 @@ impl Wishes {
             Some(mac.to_owned())
         };
         Ok(Self {
-            ingress_limited: bandwidth.ingress_rate > 0,
-            egress_limited: bandwidth.egress_rate > 0,
-            host_ports: !runtime.port_mappings.is_empty(),
+            ingress_limited: bandwidth.ingress_rate > Some(0),
+            egress_limited: bandwidth.egress_rate > Some(0),
+            host_ports: runtime.port_mappings.is_some_and(|ports| !ports.is_empty()),
             mac: runtime.mac.filter(|mac| !mac.is_empty()).or_else(argument),
         })
     }
@@ -79,6 +79,9 @@ mod tests {
     #[test]
     fn rates_and_addresses_are_read_and_the_rest_is_left_alone() {
         assert_eq!(of(json!({})).unwrap(), Wishes::default());
+        let nothing =
+            json!({"runtimeConfig": {"portMappings": null, "bandwidth": {"ingressRate": null}, "mac": null}});
+        assert_eq!(of(nothing).unwrap(), Wishes::default());
         let all = json!({"runtimeConfig": {
             "bandwidth": {"ingressRate": 1000, "ingressBurst": 1, "egressRate": 0},
             "mac": "0a:00:00:00:00:01", "portMappings": [{"hostPort": 1}],

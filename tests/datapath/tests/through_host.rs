@@ -135,6 +135,16 @@ fn what_a_limited_pod_sends_and_receives_takes_the_stack() {
         SHOT,
         "it is checked all the same"
     );
+    let forged = Path {
+        to,
+        ..Path::new(STRANGER, b, a)
+    };
+    let index = node.wire;
+    let out = node.run(Hook::FromWire, index, &forged.udp(53, 1000));
+    assert_eq!(
+        out.retval, SHOT,
+        "and so is what the wire says to be of a pod here"
+    );
 }
 
 #[test]
@@ -186,4 +196,7 @@ fn behind_another_network_everything_is_looked_at_and_left_to_the_stack() {
         "10.244.1.77".parse::<IpAddr>().unwrap(),
     );
     assert_eq!(node.run(Hook::FromHost, index, &nobody.udp(1, 1)).retval, NEXT);
+    // A pod from before has no route of its own: the host's routes lead to our device.
+    let there = Path::new(STRANGER, Node::REMOTE_V4, a4).udp(1, 53);
+    assert_eq!(from_host(&mut node, &there).retval, REDIRECT);
 }

@@ -242,12 +242,13 @@ impl Worker {
                 egress: wishes.egress_limited,
             }),
             host_ports: wishes.host_ports,
-            mac: hardware_address(wishes.mac.as_deref())?,
+            mac: hardware_address(self.given_mac(&wishes))?,
         };
         if add.limits.egress && self.options.masquerade.is_some() {
             // What such a pod sends to the world leaves by this way only.
             let made = detour::make(&mut self.kernel.netlink, self.host.link);
             made.map_err(|error| not_led_back(&add.id, &error))?;
+            self.detoured = Some(true);
         }
         match (&self.options.behind, &previous) {
             (None, None) => self.endpoints.add(&mut self.kernel, &add).map(Reply::Added),
@@ -257,6 +258,12 @@ impl Worker {
             }
             (behind, _) => Err(out_of_order(&add.id, behind.as_deref())),
         }
+    }
+
+    /// Behind another network the pod's device is made, and only a plugin after us changes its address.
+    fn given_mac<'a>(&self, wishes: &'a cni::Wishes) -> Option<&'a str> {
+        let is_set = self.options.behind.is_none() || self.options.tuned;
+        wishes.mac.as_deref().filter(|_| is_set)
     }
 
     /// Aliases do not say which network an endpoint belongs to, so that GC of any other one must remove nothing.

@@ -5,13 +5,16 @@
 //! putting it back is the reverse. What the way back to another network put there on purpose is never touched.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{ConflistError, FILE};
 
 /// What `libcni` takes for a network configuration.
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
+/// More is in no configuration.
+const SIZE_MAX: u64 = 1 << 20;
 /// What the name of a file ends with that was set aside.
 pub const ASIDE_SUFFIX: &str = ".thalweg_bak";
 
@@ -46,10 +49,12 @@ impl Others {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if let Some(was) = name.strip_suffix(ASIDE_SUFFIX) {
-                others.aside.push(was.to_owned());
-            } else if is_configuration(&name) && name != FILE && !entry.path().is_dir() {
-                others.present.push(name);
+            let (was, list) = match name.strip_suffix(ASIDE_SUFFIX) {
+                Some(was) => (was, &mut others.aside),
+                None => (&*name, &mut others.present),
+            };
+            if is_configuration(was) && was != FILE && !entry.path().is_dir() {
+                list.push(was.to_owned());
             }
         }
         others.present.sort();
@@ -103,12 +108,12 @@ impl Others {
         let (mut done, mut failed) = (Vec::new(), None);
         for name in std::mem::take(&mut self.aside) {
             let (from, to) = (aside(dir, &name), dir.join(&name));
-            let outcome = match fs::read(&to) {
-                Ok(content) if fs::read(&from).is_ok_and(|copy| copy == content) => {
-                    fs::remove_file(&from).map(|()| true)
-                }
-                Ok(_) => Ok(false),
-                Err(_) => fs::rename(&from, &to).map(|()| true),
+            let outcome = if fs::symlink_metadata(&to).is_err() {
+                fs::rename(&from, &to).map(|()| true)
+            } else if read(&to).is_ok_and(|content| read(&from).is_ok_and(|copy| copy == content)) {
+                fs::remove_file(&from).map(|()| true)
+            } else {
+                Ok(false)
             };
             match outcome {
                 Ok(true) => done.push(name),
@@ -127,10 +132,24 @@ impl Others {
     }
 }
 
+/// What a file holds; nothing that could be waited for, or that could fill the memory, such as a pipe or a disk's image.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > SIZE_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut content = Vec::new();
+    file.take(SIZE_MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// As libcni has it, for which `.conf` is a name with an extension.
 fn is_configuration(name: &str) -> bool {
-    let extension = Path::new(name)
-        .extension()
-        .and_then(|extension| extension.to_str());
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
     extension.is_some_and(|one| EXTENSIONS.contains(&one))
 }
 
@@ -177,11 +196,20 @@ mod tests {
             "01-note.txt",
             FILE,
             "03-old.conflist.bak",
+            ".conf",
+            ".thalweg_bak",
+            "note.thalweg_bak",
+            "05-thalweg.conflist.thalweg_bak",
         ]);
         fs::create_dir(dir.path().join("06-directory.conf")).unwrap();
+        fs::create_dir(dir.path().join("07-directory.conf.thalweg_bak")).unwrap();
         let others = Others::find(dir.path()).unwrap();
-        assert_eq!(others.present, ["00-other.conflist", "04-x.conf", AWS]);
-        assert_eq!(others.rivals(), ["00-other.conflist", "04-x.conf"]);
+        assert_eq!(others.present, [".conf", "00-other.conflist", "04-x.conf", AWS]);
+        assert_eq!(others.rivals(), [".conf", "00-other.conflist", "04-x.conf"]);
+        assert_eq!(
+            others.aside, [""; 0],
+            "what is none of ours is not to be put back"
+        );
         assert_eq!(
             Others::find(&dir.path().join("absent")).unwrap(),
             Others::default()
@@ -228,6 +256,12 @@ mod tests {
         assert_eq!(others.put_back(dir.path()).unwrap(), [""; 0]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "newest");
         assert_eq!(others.aside, [AWS]);
+        // A link to where its owner will write is a file of that name too.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/nowhere/aws", &path).unwrap();
+        assert_eq!(others.put_back(dir.path()).unwrap(), [""; 0]);
+        assert!(path.is_symlink());
+        fs::remove_file(&path).unwrap();
         fs::write(&path, "newer").unwrap();
         assert_eq!(others.put_back(dir.path()).unwrap(), [AWS]);
         assert_eq!(names(&dir), [AWS]);

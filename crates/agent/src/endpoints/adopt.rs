@@ -42,8 +42,10 @@ impl Endpoints {
         if self.snapshot().get(&add.id).is_some() {
             self.remove(kernel, &add.id)?;
         }
-        for ip in &endpoint.ips {
-            self.claim_for(kernel, &endpoint.id, *ip)?;
+        let mut ips = endpoint.ips.iter();
+        if let Err(error) = ips.try_for_each(|ip| self.claim_for(kernel, &endpoint.id, *ip)) {
+            self.release(&endpoint.id);
+            return Err(error);
         }
         let alias = Request::set_alias(endpoint.ifindex, &Alias::of(&endpoint).encode());
         let aliased = kernel.netlink.apply(&[alias]);
@@ -121,7 +123,7 @@ fn found(
     if ips.is_empty() {
         return Err(refuse(format!("interface {name} has no address")));
     }
-    let mac = inside.mac.filter(|_| add.mac.is_none()).or(add.mac);
+    let mac = add.mac.or(inside.mac);
     let mac = mac.ok_or_else(|| refuse(format!("interface {name} has no hardware address")))?;
     let endpoint = Endpoint {
         id: id.clone(),

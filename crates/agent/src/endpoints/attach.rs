@@ -36,7 +36,7 @@ pub struct Add<'a> {
     pub limits: RateLimits,
     /// Whether it has ports of the node.
     pub host_ports: bool,
-    /// The hardware address that it is to have; nothing for the usual one.
+    /// The hardware address that it is to have; nothing for the usual one, or the one that it has.
     pub mac: Option<Mac>,
 }
 

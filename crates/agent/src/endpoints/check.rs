@@ -81,10 +81,10 @@ fn pod_side(pod: &mut PodNetns<'_>, endpoint: &Endpoint) -> Result<Vec<String>, 
         )],
         Some(link) if !link.up => vec![format!("interface {ifname} in the pod is down")],
         Some(link) => {
-            let mut missing = pod.missing(link.index, &endpoint.ips)?;
-            if endpoint.adopted {
-                // Its routes are another network's affair.
-                missing.retain(|what| !what.starts_with("default route"));
+            let mut missing = pod.missing_addresses(link.index, &endpoint.ips)?;
+            // Routes of what another network made are that one's affair.
+            if !endpoint.adopted {
+                missing.extend(pod.missing_routes(link.index, &endpoint.ips)?);
             }
             missing
                 .into_iter()

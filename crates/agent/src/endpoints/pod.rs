@@ -96,8 +96,12 @@ impl<'a> PodNetns<'a> {
     pub(super) fn is_whole(&mut self, endpoint: &Endpoint) -> bool {
         let link = self.netlink.link(&endpoint.id.ifname).ok().flatten();
         let up = link.filter(|link| link.up).map(|link| link.index);
-        let missing = up.map(|index| self.missing(index, &endpoint.ips));
-        self.holds(endpoint) && matches!(missing, Some(Ok(missing)) if missing.is_empty())
+        let Some(index) = up else { return false };
+        let missing = [
+            self.missing_addresses(index, &endpoint.ips),
+            self.missing_routes(index, &endpoint.ips),
+        ];
+        self.holds(endpoint) && missing.iter().all(|one| one.as_ref().is_ok_and(Vec::is_empty))
     }
 
     /// Gives the interface its addresses, neighbours and routes, and sets it up: in one exchange.
@@ -119,30 +123,37 @@ impl<'a> PodNetns<'a> {
         }
     }
 
-    /// What of `ips` and of the default routes is missing on the interface; empty when all is as ADD left it.
-    pub(super) fn missing(&mut self, index: u32, ips: &[IpAddr]) -> Result<Vec<String>, netlink::Error> {
-        let addresses = self.netlink.addresses()?;
-        let routes = self.netlink.routes(None)?;
-        let has = |ip: IpAddr| {
-            addresses
+    /// What of `ips` is missing on the interface.
+    pub(super) fn missing_addresses(
+        &mut self,
+        index: u32,
+        ips: &[IpAddr],
+    ) -> Result<Vec<String>, netlink::Error> {
+        let found = self.netlink.addresses()?;
+        let has = |ip: &&IpAddr| {
+            found
                 .iter()
-                .any(|found| found.ifindex == index && found.net.addr() == ip)
+                .any(|one| one.ifindex == index && one.net.addr() == **ip)
         };
-        let default = |ip: IpAddr| {
-            routes
-                .iter()
-                .any(|r| r.oif == Some(index) && r.gateway == Some(gateway(ip)))
+        let missing = ips.iter().filter(|ip| !has(ip));
+        Ok(missing.map(|ip| format!("address {ip}")).collect())
+    }
+
+    /// Which of the default routes are missing that ADD makes for `ips`.
+    pub(super) fn missing_routes(
+        &mut self,
+        index: u32,
+        ips: &[IpAddr],
+    ) -> Result<Vec<String>, netlink::Error> {
+        let found = self.netlink.routes(None)?;
+        let has = |gateway: &IpAddr| {
+            let mut found = found.iter();
+            found.any(|one| one.oif == Some(index) && one.gateway == Some(*gateway))
         };
-        let mut missing = Vec::new();
-        for ip in ips {
-            if !has(*ip) {
-                missing.push(format!("address {ip}"));
-            }
-            if !default(*ip) {
-                missing.push(format!("default route via {}", gateway(*ip)));
-            }
-        }
-        Ok(missing)
+        let missing = ips.iter().map(|ip| gateway(*ip)).filter(|gateway| !has(gateway));
+        Ok(missing
+            .map(|gateway| format!("default route via {gateway}"))
+            .collect())
     }
 
     /// Nothing for the first interface. A further one must not take over the first one's routes.

@@ -81,9 +81,16 @@ impl Endpoints {
             return Ok(());
         }
         let queues = kernel.netlink.queues()?;
+        let found = |endpoint: &Endpoint| kernel.limits(&queues, endpoint.ifindex);
+        let endpoints = self.list.snapshot();
+        // Once the queues are there, it is they that count: somebody may take them away again.
+        self.announced.retain(|id, announced| {
+            let found = endpoints.get(id).map(found).unwrap_or_default();
+            found.or(*announced) != found
+        });
         let limits = |endpoint: &Endpoint| {
             let announced = self.announced.get(&endpoint.id).copied().unwrap_or_default();
-            announced.or(kernel.limits(&queues, endpoint.ifindex))
+            announced.or(found(endpoint))
         };
         let changed: Vec<Endpoint> = self
             .snapshot()

@@ -118,6 +118,7 @@ impl Node {
         let options = Options {
             masquerade: None,
             limited: model::RateLimits::default(),
+            tuned: false,
             behind: self.behind.clone(),
             node_name: OWN_NAME.into(),
             devices: Vec::new(),

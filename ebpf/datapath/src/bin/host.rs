@@ -41,7 +41,7 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
             return Ok(Verdict::Pass);
         }
     }
-    if maps::configured(NodeConfig::HOST_ROUTING) || own.has(Endpoint::STACK) {
+    if maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Pass);
     }
     let mut packet = Packet::EMPTY;
@@ -58,6 +58,9 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
     let source = &packet.tuple.source;
     if maps::endpoint(source).is_some() || tunnel::behind(source).is_some() {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
+    }
+    if own.has(Endpoint::STACK) {
+        return Ok(Verdict::Pass);
     }
     conntrack::track(ctx, &mut packet, Towards::Here)?;
     forward::to_pod(ctx, &packet, own)
@@ -124,7 +127,8 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
     let mut packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut packet)?;
     conntrack::track(ctx, &mut packet, Towards::HereFromHost)?;
-    if maps::configured(NodeConfig::CHAINED) {
+    // The device is the pod's own: another network's route leads there. Pods from before we were behind one have none.
+    if maps::configured(NodeConfig::CHAINED) && pod.ifindex == ctx.ifindex() {
         return Ok(Verdict::Stack);
     }
     forward::address(ctx, pod.mac, GATEWAY_MAC)?;

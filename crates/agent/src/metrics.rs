@@ -178,7 +178,7 @@ impl Scrape {
         )?;
         out.gauge(
             "thalweg_nat_ports_busiest",
-            "Ports in use towards the remote end to which most are, at the last collection",
+            "Ports in use towards the remote end to which most are, but for those of closed connections, at the last collection",
             count(view.conntrack.nat.busiest),
         )?;
         out.gauge(

@@ -231,6 +231,18 @@ impl CtEntry {
         (self.flags & Self::THROUGH_HOST) >> 1 & leg as u16 != 0
     }
 
+    /// Whether the port of this mapping, which `opener` has, may become another's: TCP that is over, and silent for so many
+    /// ticks. (A RST is believed whatever its sequence number; a connection that goes on all the same is not silent.)
+    #[inline(always)]
+    #[must_use]
+    pub const fn gives_way(&self, opener: Side, mapping: Mapping, now: u32, quiet: u32) -> bool {
+        let silent = now.wrapping_sub(self.last_seen).cast_signed();
+        self.state.0 == State::CLOSED.0
+            && self.opener == opener
+            && self.mapping().word() == mapping.word()
+            && silent >= quiet.cast_signed()
+    }
+
     /// [`ORIGINAL`] for a packet that the opener sent, else [`REPLY`].
     #[inline(always)]
     #[must_use]

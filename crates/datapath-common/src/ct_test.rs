@@ -142,3 +142,35 @@ fn a_connection_opened_anew_keeps_its_mapping_if_its_opener_does_it() {
     let plain = CtEntry::open(1, 1, proto::TCP, tcp::SYN, 60).masqueraded(Mapping::NONE);
     assert_eq!((plain.mapping(), plain.flags), (Mapping::NONE, 0));
 }
+
+#[test]
+fn only_a_closed_and_silent_connection_gives_its_port_away() {
+    let (mapping, now, quiet) = (Mapping::new(5, Be16::new(50_000)), 3, 100);
+    let mut entry = CtEntry::open(now, CLIENT, proto::TCP, tcp::RST, 60).masqueraded(mapping);
+    assert_eq!(entry.state, State::CLOSED);
+    assert!(!entry.gives_way(CLIENT, mapping, now, quiet), "just seen");
+    entry.last_seen = now.wrapping_sub(quiet - 1);
+    assert!(!entry.gives_way(CLIENT, mapping, now, quiet));
+    entry.last_seen = now.wrapping_sub(quiet);
+    assert!(
+        entry.gives_way(CLIENT, mapping, now, quiet),
+        "over the wrap of the counter"
+    );
+    entry.last_seen = now + 1;
+    assert!(
+        !entry.gives_way(CLIENT, mapping, now, 0),
+        "seen by another CPU since"
+    );
+    entry.last_seen = now.wrapping_sub(quiet);
+    assert!(!entry.gives_way(SERVER, mapping, now, quiet));
+    let other = Mapping::new(5, Be16::new(50_001));
+    assert!(!entry.gives_way(CLIENT, other, now, quiet));
+    for state in (State::SYN_SENT.0..=State::REPLIED.0).map(State) {
+        entry.state = state;
+        assert_eq!(
+            entry.gives_way(CLIENT, mapping, now, quiet),
+            state == State::CLOSED,
+            "{state}"
+        );
+    }
+}

@@ -21,8 +21,9 @@ row! {
         pub created: u32,
         /// The pod's port, or identifier of an echo.
         pub port: Be16,
-        /// Zero.
-        pub _reserved: u16,
+        /// TCP: the upper half of a sequence number behind all that the pod has sent, once it has ended the connection; until
+        /// then, of the first. Of other protocols, and in rows of earlier versions, zero.
+        pub sequence: u16,
     }
 }
 
@@ -55,6 +56,28 @@ pub const FIRST_SLOT: u8 = 2;
 /// How many ports are tried for a connection before its first packet is dropped; the next one is another try. With so many, one
 /// of thirty is dropped when nine of ten ports towards that remote end are taken.
 pub const PROBES_MAX: u32 = 32;
+/// With this attempt begins, for a new connection of TCP, that the port of one that is over is as good as a free one.
+pub const TAKE_OVER_FROM: u32 = 4;
+/// How many ticks of the kernel's clock (100 to 1,000 a second) a connection must be over for its port to be taken at once.
+const QUIET_TICKS: u32 = 512;
+
+/// For how many ticks a connection must be over and silent before its port may be taken in this attempt: the longer, the surer
+/// that nothing of it is on its way any more. The more attempts have failed the less: 256 of them, then half for each four.
+#[inline(always)]
+#[must_use]
+pub const fn quiet_ticks(attempt: u32) -> u32 {
+    QUIET_TICKS >> (attempt / TAKE_OVER_FROM)
+}
+
+/// Whether a connection that begins with this sequence number (see [`NatEntry::sequence`]) may follow one that ended with that.
+///
+/// Then neither end takes a segment of the old one for one of the new, and a remote end that still remembers the old one
+/// (TIME-WAIT) accepts the new (RFC 1122, 4.2.2.13; RFC 6191). The kernel's own NAT asks for the same.
+#[inline(always)]
+#[must_use]
+pub const fn follows(new: u16, old: u16) -> bool {
+    new.wrapping_sub(old).cast_signed() > 0
+}
 
 /// What a row of `conntrack` remembers of its connection's mapping: a slot and a port, in one word; or that there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -98,6 +98,33 @@ fn a_range_that_is_full_refuses_and_serves_again_when_one_is_free() {
 }
 
 #[test]
+fn the_longer_a_connection_is_over_the_sooner_its_port_is_taken() {
+    assert_eq!(
+        (TAKE_OVER_FROM..PROBES_MAX).map(quiet_ticks).max(),
+        Some(QUIET_TICKS / 2)
+    );
+    for attempt in TAKE_OVER_FROM..PROBES_MAX {
+        assert!(quiet_ticks(attempt) <= quiet_ticks(attempt - 1));
+        assert!(quiet_ticks(attempt) >= 4, "never at once");
+    }
+}
+
+#[test]
+fn sequence_numbers_follow_each_other_around_the_circle() {
+    for (new, old, follows_it) in [
+        (1, 0, true),
+        (0, 0, false),
+        (0, 1, false),
+        (2, u16::MAX, true),
+        (u16::MAX, 2, false),
+        (0x7fff, 0, true),
+        (0x8001, 0, false),
+    ] {
+        assert_eq!(follows(new, old), follows_it, "{new:#x} after {old:#x}");
+    }
+}
+
+#[test]
 fn each_family_has_its_icmp() {
     assert_eq!(rewrite(proto::ICMP, true), Rewrite::Port);
     assert_eq!(rewrite(proto::ICMPV6, false), Rewrite::Port);

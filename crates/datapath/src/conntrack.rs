@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use datapath_common::ct::{CtEntry, CtKey, Tuple};
+use datapath_common::ct::{CtEntry, CtKey, State, Tuple};
 use datapath_common::maps;
 
 use crate::clock::{Clock, elapsed};
-use crate::nat::{Masquerade, Nat, NatReport};
+use crate::nat::{Masquerade, Nat, NatReport, Remotes};
 use crate::{HashMap, MapError, Timeouts};
+
+/// Connections that are looked at once more and deleted: so few that nothing happens to the last while the first are looked at.
+const AT_ONCE: usize = 64;
 
 /// A handle to the table, for any thread.
 #[derive(Clone, Debug)]
@@ -124,17 +127,22 @@ impl Conntrack {
     pub fn collect_garbage(&self, timeouts: &Timeouts, last: &GcReport) -> Result<GcReport, MapError> {
         let max = f64::from(self.max_entries().max(1));
         let expected = last.entries as f64 / max;
-        let (now, rate) = (self.now()?, self.clock.rate());
+        let (now, rate, slots) = (self.now()?, self.clock.rate(), self.nat.slots()?);
         let timeouts = timeouts.under_pressure(expected);
-        let (mut scanned, mut over) = (0, Vec::new());
+        let (mut scanned, mut over, mut reusable) = (0, Vec::new(), Remotes::default());
         self.map.for_each(|key, entry| {
             scanned += 1;
             if timeouts.expired(key, entry, now, rate) {
-                over.push((*key, *entry));
+                over.push(*key);
+            } else if entry.state == State::CLOSED {
+                reusable.extend(slots.remote_of(key, entry));
             }
         })?;
-        let removed = self.remove(&over)?;
-        let nat = self.nat.sweep(&self.map, now, rate)?;
+        let mut removed = 0;
+        for keys in over.chunks(AT_ONCE) {
+            removed += self.remove_expired(keys, &timeouts)?;
+        }
+        let nat = self.nat.sweep(&self.map, &reusable, now, rate)?;
         Ok(GcReport {
             scanned,
             removed,
@@ -144,15 +152,34 @@ impl Conntrack {
         })
     }
 
-    /// Deletes connections, and then how they look outside.
+    /// Deletes those of a few connections that are still over: a pod may have used its port again since.
+    fn remove_expired(&self, keys: &[CtKey], timeouts: &Timeouts) -> Result<usize, MapError> {
+        let (now, rate) = (self.now()?, self.clock.rate());
+        let mut over = Vec::with_capacity(keys.len());
+        for key in keys {
+            let entry = self.map.get(key)?;
+            over.extend(
+                entry
+                    .filter(|entry| timeouts.expired(key, entry, now, rate))
+                    .map(|entry| (*key, entry)),
+            );
+        }
+        self.remove(&over)
+    }
+
+    /// Deletes connections, and then how they look outside: of those only that it has deleted itself. The port of one that a
+    /// program has deleted is another's.
     ///
     /// A packet that comes between the two calls finds no connection and opens one, in mid-stream as after a restart, with another
     /// port: the old one is still taken. The other way round it would be sent with a port that nobody holds for it.
     fn remove(&self, connections: &[(CtKey, CtEntry)]) -> Result<usize, MapError> {
         let keys: Vec<_> = connections.iter().map(|(key, _)| *key).collect();
-        let removed = self.map.remove_all(&keys)?;
-        self.nat.remove(connections)?;
-        Ok(removed)
+        let mut removed = Vec::with_capacity(connections.len());
+        self.map.remove_each(&keys, |range| {
+            removed.extend_from_slice(connections.get(range).unwrap_or_default());
+        })?;
+        self.nat.remove(&removed)?;
+        Ok(removed.len())
     }
 
     /// Deletes the connections of addresses that are no longer pods', so that their next owners inherit none.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -145,14 +146,27 @@ impl<K: Bytes, V: Bytes> HashMap<K, V> {
     /// Deletes many rows, of which some may be gone already; returns how many were there.
     pub fn remove_all(&self, keys: &[K]) -> Result<usize, MapError> {
         let mut removed = 0;
-        for mut keys in keys.chunks(BATCH) {
-            while !keys.is_empty() {
-                let count = sys::delete_batch(self.fd(), keys).map_err(self.error("delete rows"))?;
-                removed += count;
-                // The batch ends at an absent key, which is skipped.
-                keys = keys.get(count + 1..).unwrap_or_default();
+        self.remove_each(keys, |range| removed += range.len())?;
+        Ok(removed)
+    }
+
+    /// The same, and tells which it was that deleted a row: ranges of the keys' places.
+    pub(crate) fn remove_each(
+        &self,
+        keys: &[K],
+        mut removed: impl FnMut(Range<usize>),
+    ) -> Result<(), MapError> {
+        let mut from = 0;
+        while from < keys.len() {
+            let batch = keys.get(from..keys.len().min(from + BATCH)).unwrap_or_default();
+            let count = sys::delete_batch(self.fd(), batch).map_err(self.error("delete rows"))?;
+            removed(from..from + count);
+            from += count;
+            if count < batch.len() {
+                // The batch ended at an absent key, which is skipped.
+                from += 1;
             }
         }
-        Ok(removed)
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Masquerading: the node's addresses for it, and the connections as the wire sees them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ pub struct NatReport {
     pub entries: usize,
     /// Rows deleted because their connection was gone.
     pub swept: usize,
-    /// Ports taken towards that remote end, address and port, to which most are.
+    /// Ports taken towards that remote end, address and port, to which most are; but for those of connections of TCP that are
+    /// over, which new ones take.
     pub busiest: usize,
 }
 
@@ -82,53 +84,107 @@ impl Nat {
         (0..ADDRESSES).map(row).collect::<Result<_, _>>().map(Slots)
     }
 
-    /// Deletes the rows of connections that are deleted.
+    /// Deletes the rows of connections that the caller has deleted: nobody else touches them. A row that belongs to another
+    /// connection by now stays.
     pub(crate) fn remove(&self, connections: &[(CtKey, CtEntry)]) -> Result<usize, MapError> {
-        if connections.is_empty() {
+        if connections.iter().all(|(_, entry)| !entry.mapping().is_some()) {
             return Ok(0);
         }
         let slots = self.slots()?;
-        let keys: Vec<_> = connections
-            .iter()
-            .filter_map(|(key, entry)| slots.outside(key, entry))
-            .collect();
+        let mut keys = Vec::new();
+        for (key, entry) in connections {
+            let Some(outside) = slots.outside(key, entry) else {
+                continue;
+            };
+            let row = self.rows.get(&outside)?;
+            if row.is_some_and(|row| slots.inside(&outside, &row) == Some(*key)) {
+                keys.push(outside);
+            }
+        }
         self.rows.remove_all(&keys)
     }
 
-    /// Deletes the rows whose connection is gone, and says how many ports are in use.
+    /// Deletes the rows whose connection is gone, and says how many ports are in use. `reusable` are connections that have
+    /// one of which the next may take it.
     pub(crate) fn sweep(
         &self,
         conntrack: &HashMap<CtKey, CtEntry>,
+        reusable: &Remotes,
         now: u32,
         rate: u32,
     ) -> Result<NatReport, MapError> {
         let slots = self.slots()?;
-        let (mut rows, mut remotes) = (Vec::new(), Vec::new());
+        let (mut old, mut remotes) = (Vec::new(), Remotes::default());
         self.rows.for_each(|key, entry| {
             remotes.extend(slots.remote(key));
             if elapsed(entry.created, now, rate) >= GRACE {
-                rows.push((*key, *entry));
+                old.push((*key, *entry));
             }
         })?;
-        let entries = remotes.len();
-        let mut stale = Vec::new();
-        for (key, entry) in rows {
-            let twin = match slots.inside(&key, &entry) {
+        let is_stale = |(key, entry): &(CtKey, NatEntry)| -> Result<bool, MapError> {
+            let twin = match slots.inside(key, entry) {
                 Some(inside) => conntrack
                     .get(&inside)?
                     .and_then(|twin| slots.outside(&inside, &twin)),
                 None => None,
             };
-            if twin != Some(key) {
-                stale.push(key);
-            }
-        }
-        let swept = self.rows.remove_all(&stale)?;
+            Ok(twin != Some(*key))
+        };
+        let stale = keep(old, is_stale)?;
+        // Looked at once more after all others: the port of one that has ended may just be changing hands.
+        let stale = keep(stale, |row| {
+            let (key, entry) = row;
+            let same =
+                |now: NatEntry| (now.pod, now.port, now.created) == (entry.pod, entry.port, entry.created);
+            Ok(self.rows.get(key)?.is_some_and(same) && is_stale(row)?)
+        })?;
+        let keys: Vec<_> = stale.iter().map(|(key, _)| *key).collect();
+        let swept = self.rows.remove_all(&keys)?;
         Ok(NatReport {
-            entries: entries.saturating_sub(swept),
+            entries: remotes.count().saturating_sub(swept),
             swept,
-            busiest: most_frequent(remotes),
+            busiest: remotes.busiest_without(reusable),
         })
+    }
+}
+
+/// Those of some rows of which something holds.
+fn keep<T>(rows: Vec<T>, holds: impl Fn(&T) -> Result<bool, MapError>) -> Result<Vec<T>, MapError> {
+    let mut kept = Vec::new();
+    for row in rows {
+        if holds(&row)? {
+            kept.push(row);
+        }
+    }
+    Ok(kept)
+}
+
+/// The end that ports are taken towards: address, port, protocol. Identifiers of echoes are all towards one port.
+type Remote = (IpAddr, u16, u8);
+
+/// How many ports are taken towards each remote end.
+#[derive(Debug, Default)]
+pub(crate) struct Remotes(BTreeMap<Remote, usize>);
+
+impl Extend<Remote> for Remotes {
+    fn extend<I: IntoIterator<Item = Remote>>(&mut self, remotes: I) {
+        for remote in remotes {
+            *self.0.entry(remote).or_default() += 1;
+        }
+    }
+}
+
+impl Remotes {
+    fn count(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// Of the end towards which most are, apart from those that others count.
+    fn busiest_without(&self, others: &Self) -> usize {
+        let count = |(remote, count): (&Remote, &usize)| {
+            count.saturating_sub(others.0.get(remote).copied().unwrap_or_default())
+        };
+        self.0.iter().map(count).max().unwrap_or_default()
     }
 }
 
@@ -224,8 +280,13 @@ impl Slots {
         Some(key.tuple(u8::from(node == 0)))
     }
 
-    /// Whose ports a row takes one of. Identifiers of echoes are all towards one end.
-    fn remote(&self, key: &CtKey) -> Option<(IpAddr, u16, u8)> {
+    /// Whose ports a masqueraded connection takes one of.
+    pub(crate) fn remote_of(&self, key: &CtKey, entry: &CtEntry) -> Option<Remote> {
+        self.outside(key, entry).and_then(|outside| self.remote(&outside))
+    }
+
+    /// Whose ports a row takes one of.
+    fn remote(&self, key: &CtKey) -> Option<Remote> {
         let answer = self.answer(key)?;
         let port = if is_echo(answer.proto) {
             0
@@ -249,12 +310,6 @@ impl Slots {
 
 fn is_echo(protocol: u8) -> bool {
     matches!(protocol, proto::ICMP | proto::ICMPV6)
-}
-
-/// How often the most frequent value is there.
-fn most_frequent<T: Ord>(mut values: Vec<T>) -> usize {
-    values.sort_unstable();
-    values.chunk_by(T::eq).map(<[T]>::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -345,7 +400,7 @@ mod tests {
                     pod: tuple.source,
                     created: 0,
                     port: tuple.source_port,
-                    _reserved: 0,
+                    sequence: 0,
                 };
                 assert_eq!(slots.inside(&outside, &row), Some(key));
                 assert_eq!(slots.remote(&outside).unwrap().0, tuple.destination.to_ip());
@@ -355,8 +410,19 @@ mod tests {
     }
 
     #[test]
-    fn the_busiest_remote_is_counted() {
-        assert_eq!(most_frequent(vec![3, 1, 3, 2, 3]), 3);
-        assert_eq!(most_frequent::<u8>(vec![]), 0);
+    fn the_busiest_remote_is_counted_without_what_is_over() {
+        let remote = |port| ("198.51.100.9".parse().unwrap(), port, proto::TCP);
+        let of = |ports: &[u16]| {
+            let mut remotes = Remotes::default();
+            remotes.extend(ports.iter().copied().map(remote));
+            remotes
+        };
+        let all = of(&[3, 1, 3, 2, 3, 1]);
+        assert_eq!(all.count(), 6);
+        assert_eq!(all.busiest_without(&of(&[])), 3);
+        assert_eq!(all.busiest_without(&of(&[3, 3])), 2);
+        // One that ended and one that began between the two counts.
+        assert_eq!(all.busiest_without(&of(&[3, 3, 3, 3, 1, 1, 2, 9])), 0);
+        assert_eq!(of(&[]).busiest_without(&all), 0);
     }
 }

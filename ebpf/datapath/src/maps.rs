@@ -282,7 +282,7 @@ pub fn connection(key: &CtKey, side: Side) -> Option<Known> {
 #[inline(always)]
 #[must_use]
 pub fn nat(key: &CtKey) -> Option<&'static NatEntry> {
-    // SAFETY: as for `endpoint`; rows are written whole, once.
+    // SAFETY: as for `endpoint`; rows are written whole, but for the sequence number, which any may be.
     unsafe { NAT.get(key) }
 }
 
@@ -291,6 +291,35 @@ pub fn nat(key: &CtKey) -> Option<&'static NatEntry> {
 #[must_use]
 pub fn take_port(key: &CtKey, entry: &NatEntry) -> Insertion {
     insertion(NAT.insert(key, entry, u64::from(BPF_NOEXIST)))
+}
+
+/// Takes a port from a connection that [`end`] has ended.
+#[inline(always)]
+#[must_use]
+pub fn replace_port(key: &CtKey, entry: &NatEntry) -> bool {
+    NAT.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+}
+
+/// Notes in the row of `nat` how far the pod's sequence numbers went.
+#[inline(always)]
+pub fn note_sequence(key: &CtKey, sequence: u16) {
+    if let Some(row) = NAT.get_ptr_mut(key) {
+        // SAFETY: `row` is a row of the map, and the field is written whole.
+        unsafe { (&raw mut (*row).sequence).write(sequence) };
+    }
+}
+
+/// Ends a connection if its port may become another's, see [`CtEntry::gives_way`]. Only one of those who ask is told that it is
+/// ended, and only that one may use the port.
+#[inline(always)]
+#[must_use]
+pub fn end(key: &CtKey, opener: Side, mapping: Mapping, now: u32, quiet: u32) -> bool {
+    let Some(row) = CONNTRACK.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: `row` is a row of the map; fields that change meanwhile were what they are read as at some moment.
+    let gives_way = unsafe { (*row).gives_way(opener, mapping, now, quiet) };
+    gives_way && CONNTRACK.remove(key).is_ok()
 }
 
 /// Gives a port back.
@@ -312,9 +341,9 @@ pub fn nat_address(index: u32) -> Option<&'static NatAddress> {
 #[must_use]
 pub fn opening() -> Option<&'static mut Opening> {
     let opening = OPENING.get_ptr_mut(0)?;
-    // SAFETY: the row is this CPU's own, programs of this type do not interrupt each other on a CPU, and one program asks for
-    // it once. Every bit pattern of the map is written by these programs or zero, which is valid for all fields but
-    // `NonZeroU32`, which is written before it is read.
+    // SAFETY: the row is this CPU's own, programs of this type do not interrupt each other on a CPU, and a program that asks
+    // again uses no earlier answer after that. Every bit pattern of the map is written by these programs or zero, which is
+    // valid for all fields but `NonZeroU32`, which is written before it is read.
     Some(unsafe { &mut *opening })
 }
 

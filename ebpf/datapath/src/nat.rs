@@ -6,8 +6,10 @@
 //! what arrives is the first thing that is ([`arrive`]).
 
 use aya_ebpf::bindings::__sk_buff;
-use datapath_common::ct::{CtKey, Tuple};
-use datapath_common::nat::{CURRENT_V4, CURRENT_V6, PROBES_MAX, Ports, Probe, Rewrite, rewrite};
+use datapath_common::ct::{CtKey, State, Tuple};
+use datapath_common::nat::{
+    CURRENT_V4, CURRENT_V6, PROBES_MAX, Ports, Probe, Rewrite, TAKE_OVER_FROM, follows, quiet_ticks, rewrite,
+};
 use datapath_common::packet::{ETH_LEN, icmp, icmpv6, proto, tcp};
 use datapath_common::{Addr, Be16, CtEntry, Mapping, NatAddress, NatEntry, Prefix, Reason, checksum};
 
@@ -78,16 +80,13 @@ pub struct Opening {
 #[inline(always)]
 fn opened(ctx: &Ctx) -> Result<Mapping, Drop> {
     let refused = Drop::new(Reason::CT_MAP_INSERTION_FAILED);
-    let opening = maps::opening().ok_or(refused)?;
-    let ethertype = parse::ethernet(ctx)?.ethertype.get();
-    opening.packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut opening.packet)?;
-    let pod_opens = begin(ctx, opening);
-    let mapping = if pod_opens && is_world(&opening.packet) {
-        assign(ctx, opening)?
-    } else {
+    let slot = prepare(ctx, refused)?;
+    let mapping = if slot == NO_SLOT {
         Mapping::NONE
+    } else {
+        assign(ctx, slot)?
     };
+    let opening = maps::opening().ok_or(refused)?;
     opening.entry.masquerade(mapping);
     match maps::open(&opening.key, &opening.entry) {
         Insertion::Done => return Ok(mapping),
@@ -100,6 +99,24 @@ fn opened(ctx: &Ctx) -> Result<Mapping, Drop> {
     // Another CPU was faster with a packet of the same connection: its row counts.
     let known = maps::connection(&opening.key, opening.entry.opener);
     known.map(|known| known.mapping).ok_or(refused)
+}
+
+/// No slot of an address: the connection is not masqueraded.
+const NO_SLOT: u32 = 0;
+
+/// Fills in everything that [`Opening`] has; returns the slot of the node's address, or [`NO_SLOT`].
+#[inline(always)]
+fn prepare(ctx: &Ctx, refused: Drop) -> Result<u32, Drop> {
+    let opening = maps::opening().ok_or(refused)?;
+    let ethertype = parse::ethernet(ctx)?.ethertype.get();
+    opening.packet = Packet::EMPTY;
+    parse::packet(ctx, ethertype, &mut opening.packet)?;
+    let pod_opens = begin(ctx, opening);
+    if pod_opens && is_world(&opening.packet) {
+        ask(ctx, opening)
+    } else {
+        Ok(NO_SLOT)
+    }
 }
 
 /// Fills in key and row; says whether the pod opens the connection. (Functions of their own for the sake of the stack, here and
@@ -133,9 +150,10 @@ const fn is_echo(protocol: u8) -> bool {
     matches!(protocol, proto::ICMP | proto::ICMPV6)
 }
 
-/// A free port of the node towards the packet's destination; the row that holds it is in `request`.
+/// Fills in what is asked for: a port of the node towards the packet's destination. Returns the slot of the node's address, or
+/// [`NO_SLOT`].
 #[inline(never)]
-fn assign(ctx: &Ctx, opening: &mut Opening) -> Result<Mapping, Drop> {
+fn ask(ctx: &Ctx, opening: &mut Opening) -> Result<u32, Drop> {
     let Opening {
         packet,
         entry,
@@ -145,7 +163,7 @@ fn assign(ctx: &Ctx, opening: &mut Opening) -> Result<Mapping, Drop> {
     let index = if packet.v4 { CURRENT_V4 } else { CURRENT_V6 };
     // Without an address the node's routes decide, which lead nowhere in a family that the node does not have.
     let Some(node) = maps::nat_address(index).filter(|node| node.address != Addr::UNSPECIFIED) else {
-        return Ok(Mapping::NONE);
+        return Ok(NO_SLOT);
     };
     let protocol = packet.tuple.proto;
     let ports = match rewrite(protocol, packet.v4) {
@@ -159,32 +177,48 @@ fn assign(ctx: &Ctx, opening: &mut Opening) -> Result<Mapping, Drop> {
     };
     // Ports are not to be foreseen by those who would forge answers (RFC 6056).
     request.probe = Probe::new(ports, packet.tuple.source_port.get(), ctx.random());
+    request.slot = node.slot;
     request.prepare(&packet.tuple, &node.address, entry.created);
+    if protocol == proto::TCP {
+        request.entry.sequence = sequence_behind(ctx, packet);
+    }
+    Ok(node.slot.into())
+}
+
+/// A port of the node for what is asked; the row that holds it is in the request.
+#[inline(never)]
+fn assign(ctx: &Ctx, slot: u32) -> Result<Mapping, Drop> {
     let none = Drop::new(Reason::NO_MAPPING_FOR_NAT_MASQUERADE);
-    let port = take(request).ok_or(none)?;
-    if !is_nodes_own(ctx, packet, node, port) {
-        return Ok(Mapping::new(node.slot, port));
+    let port = take().ok_or(none)?;
+    if !is_nodes_own(ctx, port) {
+        return Ok(Mapping::new(slot as u8, port));
     }
     // What was taken is held until another is found.
-    let other = take(request);
-    request.release(port);
+    let other = take();
+    release(port);
     let port = other.ok_or(none)?;
-    if is_nodes_own(ctx, packet, node, port) {
-        maps::release_port(&request.key);
+    if is_nodes_own(ctx, port) {
+        release(port);
         return Err(none);
     }
-    Ok(Mapping::new(node.slot, port))
+    Ok(Mapping::new(slot as u8, port))
 }
 
 /// Whether a socket of the node would get the answers.
-#[inline(always)]
-fn is_nodes_own(ctx: &Ctx, packet: &Packet, node: &NatAddress, port: Be16) -> bool {
-    let tuple = &packet.tuple;
+#[inline(never)]
+fn is_nodes_own(ctx: &Ctx, port: Be16) -> bool {
+    let Some(opening) = maps::opening() else {
+        return false;
+    };
+    let Some(node) = maps::nat_address(opening.request.slot.into()) else {
+        return false;
+    };
+    let tuple = &opening.packet.tuple;
     let answer = Answer {
         from: (&tuple.destination, tuple.destination_port),
         to: (&node.address, port),
     };
-    ctx.has_socket(tuple.proto, packet.v4, &answer)
+    ctx.has_socket(tuple.proto, opening.packet.v4, &answer)
 }
 
 #[inline(always)]
@@ -198,6 +232,20 @@ fn is_request(ctx: &Ctx, packet: &Packet) -> bool {
     ctx.copy::<u8>(packet.payload()) == Some(request)
 }
 
+/// Of the sequence number behind a segment of TCP, at least: the upper half.
+#[inline(always)]
+fn sequence_behind(ctx: &Ctx, packet: &Packet) -> u16 {
+    let [upper, lower] = ctx
+        .copy::<[Be16; 2]>(packet.payload() + SEQUENCE)
+        .unwrap_or([Be16::new(0); 2]);
+    let first = u32::from(upper.get()) << 16 | u32::from(lower.get());
+    let length = packet.end.wrapping_sub(u32::from(packet.l4));
+    (first.wrapping_add(length) >> 16) as u16
+}
+
+/// Where a TCP header has the sequence number.
+const SEQUENCE: usize = 4;
+
 /// What is asked for: a key whose port is free.
 #[derive(Debug)]
 struct Request {
@@ -206,6 +254,10 @@ struct Request {
     probe: Probe,
     /// The bits of the key's ports that are the node's port.
     masks: [u16; 2],
+    /// Of the node's address.
+    slot: u8,
+    /// The connection that has the port: its key in `conntrack`.
+    occupant: CtKey,
 }
 
 impl Request {
@@ -223,7 +275,7 @@ impl Request {
             pod: tuple.source,
             created: now,
             port: tuple.source_port,
-            _reserved: 0,
+            sequence: 0,
         };
     }
 
@@ -237,41 +289,80 @@ impl Request {
             Be16::from_raw(upper & !in_upper | port & in_upper),
         ];
     }
-
-    /// Gives a port back that was taken before the one that is in the key.
-    #[inline(never)]
-    fn release(&mut self, port: Be16) {
-        let key = self.key;
-        self.set_port(port);
-        maps::release_port(&self.key);
-        self.key = key;
-    }
 }
 
-/// Takes a port that no other connection to this remote end has; it is in the key then.
-///
-/// The verifier walks through each attempt, for each kind of packet: hence no branches but one.
+/// Gives a port back; what is in the key stays.
 #[inline(never)]
-fn search(request: &mut Request) -> u32 {
+fn release(port: Be16) {
+    let Some(opening) = maps::opening() else {
+        return;
+    };
+    let request = &mut opening.request;
+    let key = request.key;
+    request.set_port(port);
+    maps::release_port(&request.key);
+    request.key = key;
+}
+
+/// Takes a port that no other connection to this remote end has, or needs any more; it is in the key then. A number that says
+/// which, or 0.
+///
+/// On its own for the verifier, as [`open_to_world`] is: it walks through each attempt, but once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_port() -> u32 {
+    let Some(opening) = maps::opening() else {
+        return 0;
+    };
     for attempt in 0..PROBES_MAX {
-        let port = Be16::new(request.probe.port(attempt));
-        request.set_port(port);
-        if maps::take_port(&request.key, &request.entry) == Insertion::Done {
+        let port = Be16::new(opening.request.probe.port(attempt));
+        opening.request.set_port(port);
+        let taken = maps::take_port(&opening.request.key, &opening.request.entry) == Insertion::Done
+            || attempt >= TAKE_OVER_FROM && take_over(opening, port, quiet_ticks(attempt));
+        if taken {
             return FOUND | u32::from(port.raw());
         }
     }
     0
 }
 
-/// Of the result of [`search`].
+/// Of the result of [`take_port`].
 const FOUND: u32 = 1 << 16;
 
 #[inline(always)]
-fn take(request: &mut Request) -> Option<Be16> {
-    match search(request) {
+fn take() -> Option<Be16> {
+    match take_port() {
         0 => None,
         found => Some(Be16::from_raw(found as u16)),
     }
+}
+
+/// Takes the port of a connection of TCP that is over, for another that begins, if its sequence numbers allow that.
+///
+/// Whoever deletes the old connection's row of `conntrack` owns its row of `nat` from then on: no other CPU and no collector
+/// touches that.
+#[inline(never)]
+fn take_over(opening: &mut Opening, port: Be16, quiet: u32) -> bool {
+    if opening.entry.state != State::SYN_SENT {
+        return false;
+    }
+    let request = &mut opening.request;
+    let Some(old) = maps::nat(&request.key) else {
+        return false;
+    };
+    if !follows(request.entry.sequence, old.sequence) {
+        return false;
+    }
+    let tuple = Tuple {
+        source: old.pod,
+        source_port: old.port,
+        ..opening.packet.tuple
+    };
+    let side;
+    (request.occupant, side) = tuple.key();
+    let mapping = Mapping::new(request.slot, port);
+    maps::end(&request.occupant, side, mapping, request.entry.created, quiet)
+        && maps::replace_port(&request.key, &request.entry)
 }
 
 /// Gives a packet that leaves its connection's address and port.
@@ -297,10 +388,19 @@ fn masquerade(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
         to_port: packet.nat.port(),
     };
     if packet.kind == Kind::Error {
-        error(ctx, packet, &change)
-    } else {
-        rewrite_flow(ctx, packet, &change)
+        return error(ctx, packet, &change);
     }
+    if packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+        remember_end(ctx, packet, &node.address);
+    }
+    rewrite_flow(ctx, packet, &change)
+}
+
+/// Notes how far the sequence numbers of a connection went that the pod ends.
+#[inline(never)]
+fn remember_end(ctx: &Ctx, packet: &Packet, address: &Addr) {
+    let (key, _) = outside(&packet.tuple, address, packet.nat.port()).key();
+    maps::note_sequence(&key, sequence_behind(ctx, packet));
 }
 
 /// The address that a masqueraded packet has outside; `None` for any other packet.
@@ -348,15 +448,16 @@ pub fn arrive(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
 #[inline(never)]
 fn answer_arrives(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     let (wire, _) = packet.tuple.key();
-    let Some(entry) = maps::nat(&wire) else {
+    // A copy: the row may become another connection's meanwhile.
+    let Some(entry) = maps::nat(&wire).copied() else {
         return Ok(());
     };
-    let (key, side) = inside(&packet.tuple, entry).key();
+    let (key, side) = inside(&packet.tuple, &entry).key();
     let touch = conntrack::touch(ctx, packet, side, 0);
     if maps::touch(&key, &touch).is_none() {
         return Ok(());
     }
-    deliver(ctx, packet, entry, rewrite_flow)
+    deliver(ctx, packet, &entry, rewrite_flow)
 }
 
 /// A connection that the other end opens is no answer, whatever was on these ports before.

@@ -193,14 +193,20 @@ impl Node {
 
     /// The same on a packet that stands for several with so much payload each.
     pub fn run_gso(&mut self, hook: Hook, ifindex: u32, frame: &[u8], gso_size: u32) -> TestRunOutput {
+        let program = self.datapath.program(hook).expect("program");
+        datapath::test_run(program.as_fd(), frame, &Self::context(ifindex, gso_size), 1).expect("test run")
+    }
+
+    /// What the kernel is to know of a packet of a test run: the device that it comes from, and how it is cut.
+    #[must_use]
+    pub fn context(ifindex: u32, gso_size: u32) -> [u8; 192] {
         /// Where `struct __sk_buff` has them.
         const IFINDEX: usize = 40;
         const GSO_SIZE: usize = 176;
-        let program = self.datapath.program(hook).expect("program");
         let mut context = [0_u8; 192];
         context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
         context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&gso_size.to_ne_bytes());
-        datapath::test_run(program.as_fd(), frame, &context, 1).expect("test run")
+        context
     }
 
     /// Runs `from_pod` as for a pod.

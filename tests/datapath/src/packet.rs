@@ -95,7 +95,13 @@ impl Path {
     /// TCP; flags as letters of `SAFRP`.
     #[must_use]
     pub fn tcp(&self, source_port: u16, destination_port: u16, flags: &str) -> Vec<u8> {
-        let mut builder = self.ip().tcp(source_port, destination_port, 1, 65_000);
+        self.tcp_at(source_port, destination_port, flags, 1)
+    }
+
+    /// The same with this sequence number.
+    #[must_use]
+    pub fn tcp_at(&self, source_port: u16, destination_port: u16, flags: &str, sequence: u32) -> Vec<u8> {
+        let mut builder = self.ip().tcp(source_port, destination_port, sequence, 65_000);
         for flag in flags.chars() {
             builder = match flag {
                 'S' => builder.syn(),

@@ -153,7 +153,8 @@ pub struct MasqueradeSummary {
     pub ports: String,
     /// How many ports that are.
     pub ports_max: u64,
-    /// Ports in use towards that remote end, address and port, to which most are.
+    /// Ports in use towards that remote end, address and port, to which most are; without those of closed connections, which
+    /// new ones take.
     pub ports_busiest: u64,
     /// Masqueraded connections.
     pub connections: u64,

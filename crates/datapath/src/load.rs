@@ -328,3 +328,7 @@ fn cpus() -> Result<usize, LoadError> {
         source,
     })
 }
+
+#[cfg(test)]
+#[path = "stack_test.rs"]
+mod tests;

@@ -117,7 +117,8 @@ pub fn send(ctx: &Ctx, prefix: &Prefix, node: &LocalNode) -> Result<Verdict, Dro
     }
     let way = fib::find(ctx, &outer)?;
     let inner = ctx
-        .read::<Ethernet>(0)
+        // A copy: reading in place calls a function, for which kernels before 6.9 have no stack left here.
+        .copy::<Ethernet>(0)
         .ok_or(Drop::new(Reason::CT_TRUNCATED_OR_INVALID_HEADER))?
         .ethertype;
     let room = if v4 { Room::V4 } else { Room::V6 };

@@ -3,6 +3,10 @@
 
 use std::fmt::Write as _;
 
+use crate::service::{
+    Affinity, AffinityKey, Backend, BackendKey, MemberKey, Service, ServiceKey, SocketKey, SocketPeer,
+    SourceKey,
+};
 use crate::{
     Counter, CtEntry, CtKey, DropEvent, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress,
     NatEntry, NodeConfig, PathMtu, Prefix, PrefixKey, Reason, Row, Way, maps,
@@ -20,10 +24,12 @@ fn the_layout_is_the_golden_one() {
             key_size,
             value_size,
             max_entries,
+            on_demand,
         } = map;
+        let memory = if on_demand { " on-demand" } else { "" };
         writeln!(
             abi,
-            "map {name} {kind:?} key={key_size} value={value_size} max={max_entries}"
+            "map {name} {kind:?} key={key_size} value={value_size} max={max_entries}{memory}"
         )
         .unwrap();
     }
@@ -38,6 +44,16 @@ fn the_layout_is_the_golden_one() {
     row::<NatAddress>(&mut abi);
     row::<FragmentKey>(&mut abi);
     row::<FragmentEntry>(&mut abi);
+    row::<ServiceKey>(&mut abi);
+    row::<Service>(&mut abi);
+    row::<BackendKey>(&mut abi);
+    row::<Backend>(&mut abi);
+    row::<MemberKey>(&mut abi);
+    row::<AffinityKey>(&mut abi);
+    row::<Affinity>(&mut abi);
+    row::<SourceKey>(&mut abi);
+    row::<SocketKey>(&mut abi);
+    row::<SocketPeer>(&mut abi);
     row::<Counter>(&mut abi);
     row::<DropEvent>(&mut abi);
     row::<PathMtu>(&mut abi);

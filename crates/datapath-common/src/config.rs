@@ -46,6 +46,10 @@ impl NodeConfig {
     /// [`HOST_ROUTING`](Self::HOST_ROUTING), where that is netfilter's work.
     pub const MASQUERADE: u32 = 256;
 
+    /// What is sent to services goes to their backends, see [`service`](crate::service). Not together with
+    /// [`HOST_ROUTING`](Self::HOST_ROUTING), where that is kube-proxy's work.
+    pub const SERVICES: u32 = 512;
+
     /// With these flags, and no tunnel.
     #[must_use]
     pub const fn new(flags: u32) -> Self {

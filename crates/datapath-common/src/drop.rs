@@ -69,6 +69,8 @@ reasons! {
     CT_MAP_INSERTION_FAILED = 155,
     /// Too many or malformed IPv6 extension headers.
     INVALID_IPV6_EXTENSION_HEADER = 156,
+    /// A service has no backend that would answer.
+    SERVICE_BACKEND_NOT_FOUND = 158,
     /// This node has no address of the family of the tunnel.
     NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT = 160,
     /// Neither IP nor ARP.
@@ -87,6 +89,8 @@ reasons! {
     FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND = 175,
     /// A pod sent a router advertisement, a redirect or another neighbour message that only a gateway may send.
     FORBIDDEN_ICMPV6_MESSAGE = 176,
+    /// A client from outside may not use this service (`loadBalancerSourceRanges`).
+    DENIED_BY_LB_SRC_RANGE_CHECK = 177,
     /// A pod sent a frame with a VLAN tag, with which it would leave the node in another network.
     VLAN_FILTERED = 182,
     /// A packet came through the tunnel with another network identifier.

@@ -4,8 +4,8 @@
 use crate::Mac;
 
 row! {
-    /// A row of `endpoints`, found by address: a local pod, or one of the node's own addresses
-    /// ([`HOST`](Endpoint::HOST)).
+    /// A row of `endpoints`, found by address: a local pod, one of the node's own addresses
+    /// ([`HOST`](Endpoint::HOST)), or one of services ([`SERVICE`](Endpoint::SERVICE)).
     ///
     /// One row serves both ends: as a destination it says where to deliver, as a source it says who may send.
     pub struct Endpoint: 32 {
@@ -15,7 +15,7 @@ row! {
         pub id: u32,
         /// The pod's own Ethernet address.
         pub mac: Mac,
-        /// Of [`HOST`](Endpoint::HOST), [`QUEUED`](Endpoint::QUEUED) and [`STACK`](Endpoint::STACK).
+        /// Of [`HOST`](Endpoint::HOST) and the constants below it.
         pub flags: u16,
         /// Of the pod's labels; 0 while there is no policy.
         pub identity: u64,
@@ -34,6 +34,8 @@ impl Endpoint {
     /// What the pod sends and receives takes the host's stack: what it sends is redirected on the ingress of its host end, where
     /// somebody limits its rate, and comes back into the stack and not to our program.
     pub const STACK: u16 = 4;
+    /// Clients reach services at the address: one of the node itself as well, or one that nobody has.
+    pub const SERVICE: u16 = 8;
 
     /// A local pod behind the host end `ifindex`.
     #[must_use]
@@ -54,6 +56,15 @@ impl Endpoint {
     pub const fn host() -> Self {
         Self {
             flags: Self::HOST,
+            ..Self::pod(0, Mac([0; 6]))
+        }
+    }
+
+    /// An address that only services have.
+    #[must_use]
+    pub const fn service() -> Self {
+        Self {
+            flags: Self::SERVICE,
             ..Self::pod(0, Mac([0; 6]))
         }
     }

@@ -27,6 +27,7 @@ pub mod nat;
 mod node;
 pub mod packet;
 mod prefix;
+pub mod service;
 mod way;
 
 #[cfg(test)]
@@ -44,4 +45,5 @@ pub use nat::{Mapping, NatAddress, NatEntry};
 pub use node::LocalNode;
 pub use prefix::{Prefix, PrefixKey};
 pub use row::{Field, Row};
+pub use service::{Backend, BackendKey, Service, ServiceKey};
 pub use way::{WAYS, Way};

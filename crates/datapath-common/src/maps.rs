@@ -3,6 +3,10 @@
 
 use crate::metrics::METRICS_LEN;
 use crate::nat::ADDRESSES;
+use crate::service::{
+    Affinity, AffinityKey, Backend, BackendKey, MemberKey, Service, ServiceKey, SocketKey, SocketPeer,
+    SourceKey,
+};
 use crate::{
     Addr, Counter, CtEntry, CtKey, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry,
     Prefix, PrefixKey, Way,
@@ -39,10 +43,15 @@ pub struct Spec {
     /// Rows; for the ring buffer, bytes. What the object says; the loader may choose another for those that a
     /// setting governs.
     pub max_entries: u32,
+    /// `BPF_F_NO_PREALLOC`: rows take memory when they are written. Only for maps that programs do not write.
+    pub on_demand: bool,
 }
 
-/// Local pods and the node's own addresses.
-pub const ENDPOINTS: Spec = hash::<Addr, Endpoint>("endpoints", 16_384);
+/// `BPF_F_NO_PREALLOC`.
+pub const ON_DEMAND: u32 = 1;
+
+/// Local pods, the node's own addresses, and those of services.
+pub const ENDPOINTS: Spec = on_demand(hash::<Addr, Endpoint>("endpoints", 16_384));
 /// Connections.
 pub const CONNTRACK: Spec = hash::<CtKey, CtEntry>("conntrack", 262_144);
 /// Pods of other nodes and the nodes themselves, by prefix.
@@ -67,6 +76,27 @@ pub const FRAGMENTS: Spec = Spec {
     kind: Kind::LruHash,
     ..hash::<FragmentKey, FragmentEntry>("fragments", 8192)
 };
+/// What clients of services connect to.
+pub const SERVICES: Spec = on_demand(hash::<ServiceKey, Service>("services", 65_536));
+/// Who answers: sets of numbered slots.
+pub const BACKENDS: Spec = on_demand(hash::<BackendKey, Backend>("backends", 4 * SERVICES.max_entries));
+/// Which backends are in which set; the value is a slot.
+pub const MEMBERS: Spec = on_demand(hash::<MemberKey, u32>("members", BACKENDS.max_entries));
+/// The backend that a client had last.
+pub const AFFINITY: Spec = Spec {
+    kind: Kind::LruHash,
+    ..hash::<AffinityKey, Affinity>("affinity", 65_536)
+};
+/// Who may use services from outside; the value says nothing.
+pub const SOURCES: Spec = Spec {
+    kind: Kind::LpmTrie,
+    ..hash::<SourceKey, u32>("sources", 65_536)
+};
+/// Sockets that believe to talk to a service.
+pub const SOCKETS: Spec = Spec {
+    kind: Kind::LruHash,
+    ..hash::<SocketKey, SocketPeer>("sockets", 65_536)
+};
 /// Packets and bytes by reason and direction.
 pub const METRICS: Spec = Spec {
     kind: Kind::PerCpuArray,
@@ -84,16 +114,23 @@ pub const EVENTS: Spec = Spec {
     key_size: 0,
     value_size: 0,
     max_entries: 1 << 20,
+    on_demand: false,
 };
 
 /// Every pinned map.
-pub const ALL: [Spec; 10] = [
+pub const ALL: [Spec; 16] = [
     ENDPOINTS,
     CONNTRACK,
     NAT,
     NAT_ADDRESSES,
     FRAGMENTS,
     PREFIXES,
+    SERVICES,
+    BACKENDS,
+    MEMBERS,
+    AFFINITY,
+    SOURCES,
+    SOCKETS,
     NODE,
     WAYS,
     METRICS,
@@ -109,5 +146,13 @@ const fn hash<K, V>(name: &'static str, max_entries: u32) -> Spec {
         key_size,
         value_size,
         max_entries,
+        on_demand: false,
+    }
+}
+
+const fn on_demand(spec: Spec) -> Spec {
+    Spec {
+        on_demand: true,
+        ..spec
     }
 }

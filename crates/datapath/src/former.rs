@@ -74,6 +74,7 @@ impl Migration {
                 key_size: size_of::<F::FormerKey>() as u32,
                 value_size: size_of::<F::FormerRow>() as u32,
                 max_entries: 0,
+                on_demand: false,
             },
             into: F::INTO.name,
             copy: copy::<F>,

@@ -79,12 +79,18 @@ fn map_info(loaded: &Loaded, spec: &Spec) -> Result<MapInfo, MapError> {
         key_size,
         value_size,
         max_entries,
+        on_demand: _,
     } = *spec;
     let entries = match name {
         name if name == maps::ENDPOINTS.name => Some(loaded.endpoints.0.len()? as u64),
         name if name == maps::CONNTRACK.name => Some(loaded.conntrack.len()? as u64),
         name if name == maps::NAT.name => Some(loaded.conntrack.nat().map().len()? as u64),
         name if name == maps::PREFIXES.name => Some(loaded.prefixes.rows()?.len() as u64),
+        name if name == maps::SERVICES.name => Some(loaded.services.frontends().len()? as u64),
+        name if name == maps::BACKENDS.name => Some(loaded.services.backends().len()? as u64),
+        name if name == maps::MEMBERS.name => Some(loaded.services.members().len()? as u64),
+        name if name == maps::AFFINITY.name => Some(loaded.services.affinity().len()? as u64),
+        name if name == maps::SOCKETS.name => Some(loaded.services.sockets().len()? as u64),
         _ => None,
     };
     let kind = match kind {

@@ -25,6 +25,7 @@ mod node;
 mod options;
 mod pins;
 mod prefixes;
+mod services;
 mod sys;
 mod unload;
 
@@ -52,6 +53,7 @@ pub use nat::{Masquerade, Nat, NatReport};
 pub use node::NodeRow;
 pub use options::{AttachMode, Limits, Options};
 pub use prefixes::PrefixesMap;
+pub use services::Services;
 pub use sys::{TestRunOutput, test_run};
 pub use unload::{UnloadError, unload};
 
@@ -188,6 +190,12 @@ impl Datapath {
     /// What lies behind other nodes.
     pub fn prefixes(&mut self) -> &mut PrefixesMap {
         &mut self.loaded.prefixes
+    }
+
+    /// What clients of services connect to, and who answers.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.loaded.services
     }
 
     /// What the programs know of this node.

@@ -25,7 +25,7 @@ use crate::nat::Nat;
 use crate::pins::{Displaced, Pins};
 use crate::{
     Conntrack, Counters, EndpointsMap, EventReader, Features, HashMap, Limits, LoadError, NodeRow, Options,
-    PrefixesMap, former, sys,
+    PrefixesMap, Services, former, sys,
 };
 
 /// The objects, as the build left them.
@@ -46,7 +46,9 @@ const OBJECTS: [(&str, &[u8]); 3] = [
 /// Never attached: it tells user space the kernel's jiffies.
 const CLOCK: &str = "clock";
 /// Rows of a map that no program looks at.
-const NAT_UNUSED: u32 = 1;
+const UNUSED: u32 = 1;
+/// Backends for each frontend that fits.
+const BACKENDS_EACH: u32 = 4;
 /// Lines of the verifier's log that an error shows.
 const LOG_LINES: usize = 40;
 
@@ -60,6 +62,7 @@ pub(crate) struct Loaded {
     pub(crate) conntrack: Conntrack,
     pub(crate) fragments: HashMap<FragmentKey, FragmentEntry>,
     pub(crate) prefixes: PrefixesMap,
+    pub(crate) services: Services,
     pub(crate) node: NodeRow,
     pub(crate) counters: Counters,
     pub(crate) features: Features,
@@ -97,11 +100,13 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     info!(kernel = %features.kernel, tcx = features.tcx, hz = clock.rate(), "datapath loaded");
 
     let events = events(&mut objects)?;
+    let services = services(&pins, &specs, clock.rate())?;
     let loaded = Loaded {
         endpoints: EndpointsMap(open(&pins, maps::ENDPOINTS.name, &specs)?),
         conntrack: conntrack(&pins, &specs, clock)?,
         fragments: open(&pins, maps::FRAGMENTS.name, &specs)?,
         prefixes: PrefixesMap::new(open_pin(&pins, maps::PREFIXES.name)?),
+        services,
         node: NodeRow::new(open_pin(&pins, maps::NODE.name)?),
         counters: Counters::new(open_pin(&pins, maps::METRICS.name)?, cpus()?),
         pins,
@@ -125,16 +130,40 @@ fn conntrack(pins: &Pins, specs: &[Spec], clock: Clock) -> Result<Conntrack, Loa
     ))
 }
 
+fn services(pins: &Pins, specs: &[Spec], hz: u32) -> Result<Services, LoadError> {
+    Ok(Services {
+        frontends: open(pins, maps::SERVICES.name, specs)?,
+        backends: open(pins, maps::BACKENDS.name, specs)?,
+        members: open(pins, maps::MEMBERS.name, specs)?,
+        affinity: open(pins, maps::AFFINITY.name, specs)?,
+        sources: open(pins, maps::SOURCES.name, specs)?,
+        sockets: open(pins, maps::SOCKETS.name, specs)?,
+        hz,
+    })
+}
+
 /// The maps with the sizes that the settings want.
 fn specs(limits: Limits, node: NodeConfig) -> Vec<Spec> {
-    let nat_max = if node.has(NodeConfig::MASQUERADE) {
-        limits.conntrack_max
-    } else {
-        NAT_UNUSED
-    };
+    let if_used = |flag, rows| if node.has(flag) { rows } else { UNUSED };
+    let translates = node.has(NodeConfig::MASQUERADE) || node.has(NodeConfig::SERVICES);
+    let nat_max = if translates { limits.conntrack_max } else { UNUSED };
+    let services_max = if_used(NodeConfig::SERVICES, limits.services_max);
+    let backends_max = if_used(
+        NodeConfig::SERVICES,
+        limits.services_max.saturating_mul(BACKENDS_EACH),
+    );
+    let addresses_max = if_used(NodeConfig::SERVICES, limits.services_max);
     let sized = |mut spec: Spec| {
         spec.max_entries = match spec.name {
-            name if name == maps::ENDPOINTS.name => limits.endpoints_max,
+            name if name == maps::ENDPOINTS.name => limits.endpoints_max.saturating_add(addresses_max),
+            name if name == maps::SERVICES.name => services_max,
+            name if name == maps::BACKENDS.name || name == maps::MEMBERS.name => backends_max,
+            name if [maps::AFFINITY, maps::SOURCES, maps::SOCKETS]
+                .iter()
+                .any(|spec| spec.name == name) =>
+            {
+                if_used(NodeConfig::SERVICES, spec.max_entries)
+            }
             name if name == maps::CONNTRACK.name => limits.conntrack_max,
             name if name == maps::NAT.name => nat_max,
             name if name == maps::EVENTS.name => limits.events_bytes,

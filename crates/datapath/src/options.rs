@@ -52,6 +52,8 @@ pub struct Limits {
     pub conntrack_max: u32,
     /// Local pods and addresses of the node.
     pub endpoints_max: u32,
+    /// Frontends of services; chosen from memory. (Backends: four times as many.)
+    pub services_max: u32,
     /// Bytes of the ring of events; a power of two of at least a page.
     pub events_bytes: u32,
 }
@@ -71,6 +73,7 @@ impl Limits {
         let by_memory = u32::try_from(1_u64 << by_memory.ilog2()).unwrap_or(u32::MAX);
         Self {
             conntrack_max: or(self.conntrack_max, by_memory),
+            services_max: or(self.services_max, by_memory),
             endpoints_max: or(self.endpoints_max, maps::ENDPOINTS.max_entries),
             events_bytes: or(self.events_bytes, maps::EVENTS.max_entries)
                 .max(4096)
@@ -97,6 +100,7 @@ mod tests {
         let limits = Limits {
             conntrack_max: 1000,
             endpoints_max: 10,
+            services_max: 20,
             events_bytes: 5000,
         }
         .resolve(1 << 34);
@@ -105,6 +109,7 @@ mod tests {
             Limits {
                 conntrack_max: 1000,
                 endpoints_max: 10,
+                services_max: 20,
                 events_bytes: 8192
             }
         );

@@ -7,6 +7,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use datapath_common::ct::{CtEntry, CtKey, ORIGINAL, Side, next_state, reopens};
+use datapath_common::service::{
+    Affinity, AffinityKey, Backend, BackendKey, MemberKey, Service, ServiceKey, SocketKey, SocketPeer,
+};
 use datapath_common::{
     Addr, Be16, Counter, Direction, Endpoint, FragmentEntry, FragmentKey, LocalNode, Mapping, NatAddress,
     NatEntry, NodeConfig, Prefix, PrefixKey, Reason, Tuple, Way, maps, metrics,
@@ -16,7 +19,7 @@ use zerocopy::FromZeros;
 use crate::nat::Opening;
 
 #[map(name = "endpoints")]
-static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::pinned(maps::ENDPOINTS.max_entries, 0);
+static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::pinned(maps::ENDPOINTS.max_entries, maps::ON_DEMAND);
 
 #[map(name = "conntrack")]
 static CONNTRACK: HashMap<CtKey, CtEntry> = HashMap::pinned(maps::CONNTRACK.max_entries, 0);
@@ -33,6 +36,24 @@ static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
 
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::pinned(maps::FRAGMENTS.max_entries, 0);
+
+#[map(name = "services")]
+static SERVICES: HashMap<ServiceKey, Service> = HashMap::pinned(maps::SERVICES.max_entries, maps::ON_DEMAND);
+
+#[map(name = "backends")]
+static BACKENDS: HashMap<BackendKey, Backend> = HashMap::pinned(maps::BACKENDS.max_entries, maps::ON_DEMAND);
+
+#[map(name = "members")]
+static MEMBERS: HashMap<MemberKey, u32> = HashMap::pinned(maps::MEMBERS.max_entries, maps::ON_DEMAND);
+
+#[map(name = "affinity")]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::pinned(maps::AFFINITY.max_entries, 0);
+
+#[map(name = "sources")]
+static SOURCES: LpmTrie<[u32; 5], u32> = LpmTrie::pinned(maps::SOURCES.max_entries, 0);
+
+#[map(name = "sockets")]
+static SOCKETS: LruHashMap<SocketKey, SocketPeer> = LruHashMap::pinned(maps::SOCKETS.max_entries, 0);
 
 #[map(name = "prefixes")]
 static PREFIXES: LpmTrie<[u32; 4], Prefix> = LpmTrie::pinned(maps::PREFIXES.max_entries, 0);

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//! Services: the addresses and ports that pods behind them share.
+//!
+//! A *frontend* is an address, port and protocol ([`ServiceKey`]): of a ClusterIP, a NodePort on one address of the node, a load balancer, a
+//! `hostPort`. Its row names two *sets* of backends, for clients of the cluster and for those from outside: traffic policies make them
+//! differ. A set is numbered slots of `backends`; several frontends of a service share one. Whoever opens a connection takes a
+//! slot below the set's count; nothing else is computed per connection, however many services there are.
+
+use crate::{Addr, Be16};
+
+row! {
+    /// The key of `services`: what clients connect to.
+    pub struct ServiceKey: 24 {
+        /// The address.
+        pub addr: Addr,
+        /// The port.
+        pub port: Be16,
+        /// IP protocol.
+        pub proto: u8,
+        /// Zero.
+        pub _pad: [u8; 5],
+    }
+}
+
+row! {
+    /// A row of `services`: which backends a frontend has. Arrays of two are indexed by [`INSIDE`] and [`OUTSIDE`].
+    pub struct Service: 40 {
+        /// The sets of backends.
+        pub sets: [u32; 2],
+        /// How many slots they have; 0: there is no backend.
+        pub counts: [u32; 2],
+        /// For how many ticks of the kernel's clock a client keeps its backend (`sessionAffinity: ClientIP`); 0 if it does not.
+        pub affinity: u32,
+        /// Numbers the service's port on this node, for [`AffinityKey`] and [`SourceKey`].
+        pub id: u32,
+        /// Of the constants below.
+        pub flags: u16,
+        /// Zero.
+        pub _pad: [u16; 3],
+        /// Zero.
+        pub _reserved: u64,
+    }
+}
+
+/// For clients of the cluster: pods, and the nodes themselves.
+pub const INSIDE: usize = 0;
+/// For clients from outside.
+pub const OUTSIDE: usize = 1;
+
+impl Service {
+    /// Clients from outside may use it; a ClusterIP is not for them.
+    pub const EXTERNAL: u16 = 1;
+    /// Backends see the address of clients from outside (`externalTrafficPolicy: Local`).
+    pub const KEEP_SOURCE: u16 = 2;
+    /// A slot is chosen by a hash of the connection and not at random: the slots are laid out so that a change of backends moves
+    /// few connections (Maglev).
+    pub const HASHED: u16 = 4;
+    /// Without a backend packets vanish; else they are refused.
+    pub const SILENT: u16 = 8;
+    /// Clients from outside must have an address in `sources`.
+    pub const RANGES: u16 = 16;
+    /// The backends are in `members`, so that those who keep one can find out whether it still serves.
+    pub const MEMBERS: u16 = 32;
+
+    /// Whether one of `flags` is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+}
+
+row! {
+    /// The key of `backends`: a slot of a set.
+    pub struct BackendKey: 8 {
+        /// The set; never 0.
+        pub set: u32,
+        /// Less than the set's count.
+        pub slot: u32,
+    }
+}
+
+row! {
+    /// A row of `backends`: who answers.
+    pub struct Backend: 24 {
+        /// Its address.
+        pub addr: Addr,
+        /// Its port.
+        pub port: Be16,
+        /// Zero.
+        pub _pad: [u8; 6],
+    }
+}
+
+row! {
+    /// The key of `members`, whose rows say that a backend is in a set; the value is one of its slots.
+    pub struct MemberKey: 24 {
+        /// The backend's address.
+        pub addr: Addr,
+        /// The set.
+        pub set: u32,
+        /// The backend's port.
+        pub port: Be16,
+        /// Zero.
+        pub _pad: u16,
+    }
+}
+
+row! {
+    /// The key of `affinity`: a client of a service.
+    pub struct AffinityKey: 24 {
+        /// The client's address; of a socket, the number of its network namespace, which is no address of anybody.
+        pub client: Addr,
+        /// See [`Service::id`].
+        pub service: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+}
+
+row! {
+    /// A row of `affinity`: the backend that a client had last.
+    pub struct Affinity: 24 {
+        /// Its address.
+        pub addr: Addr,
+        /// Its port.
+        pub port: Be16,
+        /// Zero.
+        pub _pad: u16,
+        /// The low half of jiffies when the client opened its last connection.
+        pub last_used: u32,
+    }
+}
+
+row! {
+    /// The key of `sources`, a prefix of clients that may use a service from outside (`loadBalancerSourceRanges`).
+    pub struct SourceKey: 24 {
+        /// Bits that count: those of the service and those of the address.
+        pub length: u32,
+        /// See [`Service::id`].
+        pub service: u32,
+        /// The network; IPv4 has its bits behind the 96 of `::ffff:0:0`.
+        pub addr: [u32; 4],
+    }
+}
+
+/// Bits of [`SourceKey::service`], to be added to a prefix's length.
+pub const SOURCE_SERVICE_BITS: u32 = 32;
+
+row! {
+    /// The key of `sockets`: a socket of this node and the backend that it talks to.
+    pub struct SocketKey: 32 {
+        /// The kernel's number for the socket.
+        pub cookie: u64,
+        /// The backend.
+        pub addr: Addr,
+        /// Its port.
+        pub port: Be16,
+        /// Zero.
+        pub _pad: [u8; 6],
+    }
+}
+
+row! {
+    /// A row of `sockets`: to whom the socket believes to talk.
+    pub struct SocketPeer: 32 {
+        /// The frontend's address.
+        pub addr: Addr,
+        /// Its port.
+        pub port: Be16,
+        /// IP protocol.
+        pub proto: u8,
+        /// Zero.
+        pub _pad: u8,
+        /// The set that the backend was taken from.
+        pub set: u32,
+        /// Zero.
+        pub _reserved: u64,
+    }
+}

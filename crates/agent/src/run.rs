@@ -290,6 +290,7 @@ fn datapath_options(config: &Config, tunnel: Option<&Tunnel>) -> datapath::Optio
         limits: Limits {
             conntrack_max: config.conntrack.max_entries.unwrap_or(0),
             endpoints_max: 0,
+            services_max: 0,
             events_bytes: config.event_ring_bytes,
         },
         attach: AttachMode::Auto,

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::nat::Mapping;
 use crate::packet::{proto, tcp};
+use crate::service::Sight;
 use crate::{Addr, Be16};
 
 /// The 5-tuple of a packet, as it lies in it. ICMP echo has its identifier as both ports, protocols without ports have 0.
@@ -35,8 +36,10 @@ row! {
         pub port: [Be16; 2],
         /// IP protocol.
         pub proto: u8,
+        /// Zero in `conntrack`; in `nat`, what the row says: see [`service`](crate::service) for what is not zero.
+        pub kind: u8,
         /// Zero.
-        pub _pad: [u8; 3],
+        pub _pad: [u8; 2],
     }
 }
 
@@ -75,9 +78,19 @@ impl Tuple {
             addr: [lo.0, hi.0],
             port: [lo.1, hi.1],
             proto: self.proto,
-            _pad: [0; 3],
+            kind: 0,
+            _pad: [0; 2],
         };
         (key, u8::from(upper))
+    }
+
+    /// The key of a row of `nat` of a connection to a service, of which this is a packet of the client.
+    #[inline(always)]
+    #[must_use]
+    pub fn sight(&self, sight: Sight) -> CtKey {
+        let (mut key, client) = self.key();
+        key.kind = sight as u8 | client;
+        key
     }
 
     /// As the other end sends it.
@@ -94,6 +107,17 @@ impl Tuple {
 }
 
 impl CtKey {
+    /// Of a row of `nat`: how a connection to a service is looked at, and a packet of its client; `None`: it is of another kind.
+    #[must_use]
+    pub const fn sight(&self) -> Option<(Sight, Tuple)> {
+        let sight = match self.kind & !1 {
+            2 => Sight::Client,
+            4 => Sight::Backend,
+            _ => return None,
+        };
+        Some((sight, self.tuple(self.kind & 1)))
+    }
+
     /// The tuple of a packet that `side` sends.
     #[must_use]
     pub const fn tuple(&self, side: Side) -> Tuple {
@@ -136,8 +160,8 @@ row! {
         pub opener: Side,
         /// All TCP flags seen.
         pub tcp_flags: [u8; 2],
-        /// Of [`MASQUERADED`](CtEntry::MASQUERADED) and [`THROUGH_HOST`](CtEntry::THROUGH_HOST); the topmost four bits are the slot
-        /// of the node's address.
+        /// Of [`MASQUERADED`](CtEntry::MASQUERADED) and the constants below it; the topmost four bits are the slot of the node's
+        /// address.
         pub flags: u16,
         /// The revision of the policy that decided.
         pub revision: u16,
@@ -182,6 +206,8 @@ impl CtEntry {
     /// The opener's packets come through the host's stack, which may have given them another address or port (`hostPort`, a
     /// NodePort of kube-proxy): answers must go back through it to be changed back.
     pub const THROUGH_HOST: u16 = 2;
+    /// The opener believes to talk to a service: answers get its address back.
+    pub const SERVICE: u16 = 4;
     const SLOT_SHIFT: u16 = 12;
 
     /// With a mapping.
@@ -229,6 +255,13 @@ impl CtEntry {
     #[must_use]
     pub const fn answers_through_host(&self, leg: u8) -> bool {
         (self.flags & Self::THROUGH_HOST) >> 1 & leg as u16 != 0
+    }
+
+    /// Whether a packet of `leg` is to look as if the service had sent it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers_for_service(&self, leg: u8) -> bool {
+        (self.flags & Self::SERVICE) >> 2 & leg as u16 != 0
     }
 
     /// Whether the port of this mapping, which `opener` has, may become another's: TCP that is over, and silent for so many

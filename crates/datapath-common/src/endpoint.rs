@@ -82,4 +82,18 @@ impl Endpoint {
     pub const fn is_host(&self) -> bool {
         self.has(Self::HOST)
     }
+
+    /// Whether the address is a local pod's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_pod(&self) -> bool {
+        self.ifindex != 0
+    }
+
+    /// Whether somebody has the address, and not only services.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_somebody(&self) -> bool {
+        self.is_pod() || self.is_host()
+    }
 }

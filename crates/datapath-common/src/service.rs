@@ -6,7 +6,7 @@
 //! differ. A set is numbered slots of `backends`; several frontends of a service share one. Whoever opens a connection takes a
 //! slot below the set's count; nothing else is computed per connection, however many services there are.
 
-use crate::{Addr, Be16};
+use crate::{Addr, Be16, Tuple};
 
 row! {
     /// The key of `services`: what clients connect to.
@@ -62,12 +62,29 @@ impl Service {
     /// The backends are in `members`, so that those who keep one can find out whether it still serves.
     pub const MEMBERS: u16 = 32;
 
+    /// The slot for a number that is evenly spread over 32 bits. `count` is not 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(number: u32, count: u32) -> u32 {
+        (number as u64 * count as u64 >> 32) as u32
+    }
+
     /// Whether one of `flags` is set.
     #[inline(always)]
     #[must_use]
     pub const fn has(&self, flags: u16) -> bool {
         self.flags & flags != 0
     }
+}
+
+/// How a connection to a service is looked at, in the rows of `nat` that it has beside its row of `conntrack`, which is that of client and
+/// backend. The number is a [`CtKey::kind`](crate::CtKey::kind), to which the client's side is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// From the client to the service: the row has the backend.
+    Client = 2,
+    /// From the client to the backend: the row has the frontend.
+    Backend = 4,
 }
 
 row! {
@@ -176,5 +193,59 @@ row! {
         pub set: u32,
         /// Zero.
         pub _reserved: u64,
+    }
+}
+
+/// A number for a connection, the same on every node, evenly spread.
+#[inline(always)]
+#[must_use]
+pub fn hash(tuple: &Tuple) -> u32 {
+    let (source, destination) = (tuple.source.words(), tuple.destination.words());
+    let ports = (tuple.source_port.raw() as u64) << 32 | (tuple.destination_port.raw() as u64) << 8;
+    let mut hash = mix(source[0] ^ u64::from(tuple.proto) ^ ports);
+    hash = mix(hash ^ source[1]);
+    hash = mix(hash ^ destination[0]);
+    hash = mix(hash ^ destination[1]);
+    (hash >> 32) as u32
+}
+
+/// The finaliser of MurmurHash3: each bit of the result depends on each of the word.
+#[inline(always)]
+const fn mix(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_below_the_count_and_all_are_reached() {
+        for count in [1, 2, 3, 7, 251] {
+            assert_eq!(Service::slot(0, count), 0);
+            assert_eq!(Service::slot(u32::MAX, count), count - 1);
+        }
+    }
+
+    #[test]
+    fn hashes_of_one_clients_connections_spread_evenly() {
+        const SLOTS: u32 = 16;
+        let mut hits = [0_u32; SLOTS as usize];
+        for port in 32_768..49_152 {
+            let tuple = Tuple {
+                source: Addr::v4([10, 244, 1, 7]),
+                destination: Addr::v4([10, 96, 0, 10]),
+                source_port: Be16::new(port),
+                destination_port: Be16::new(80),
+                proto: 6,
+            };
+            hits[Service::slot(hash(&tuple), SLOTS) as usize] += 1;
+        }
+        // 1,024 are expected in each; five times the standard deviation is 155.
+        assert!(hits.iter().all(|hits| hits.abs_diff(1024) < 155), "{hits:?}");
     }
 }

@@ -26,6 +26,7 @@ mod options;
 mod pins;
 mod prefixes;
 mod services;
+mod sights;
 mod sys;
 mod unload;
 

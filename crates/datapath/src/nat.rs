@@ -8,11 +8,12 @@ use std::time::Duration;
 use datapath_common::ct::{CtEntry, CtKey, Tuple};
 use datapath_common::nat::{ADDRESSES, CURRENT_V4, CURRENT_V6, FIRST_SLOT, Mapping, Ports};
 use datapath_common::packet::proto;
+use datapath_common::service::Sight;
 use datapath_common::{Addr, NatAddress, NatEntry};
 use zerocopy::FromZeros;
 
 use crate::clock::elapsed;
-use crate::{HashMap, MapError};
+use crate::{HashMap, MapError, sights};
 
 /// A row of `nat` without its connection is left alone for so long: the programs write it first.
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,8 +37,10 @@ pub struct Masquerade {
 /// How much is masqueraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatReport {
-    /// Connections.
+    /// Connections that are masqueraded.
     pub entries: usize,
+    /// Connections to services.
+    pub services: usize,
     /// Rows deleted because their connection was gone.
     pub swept: usize,
     /// Ports taken towards that remote end, address and port, to which most are; but for those of connections of TCP that are
@@ -87,12 +90,16 @@ impl Nat {
     /// Deletes the rows of connections that the caller has deleted: nobody else touches them. A row that belongs to another
     /// connection by now stays.
     pub(crate) fn remove(&self, connections: &[(CtKey, CtEntry)]) -> Result<usize, MapError> {
-        if connections.iter().all(|(_, entry)| !entry.mapping().is_some()) {
+        let translated =
+            |(_, entry): &&(CtKey, CtEntry)| entry.mapping().is_some() || entry.flags & CtEntry::SERVICE != 0;
+        let translated: Vec<_> = connections.iter().filter(translated).collect();
+        if translated.is_empty() {
             return Ok(0);
         }
         let slots = self.slots()?;
         let mut keys = Vec::new();
-        for (key, entry) in connections {
+        for (key, entry) in translated {
+            keys.extend(sights::of(&self.rows, key, entry)?);
             let Some(outside) = slots.outside(key, entry) else {
                 continue;
             };
@@ -114,14 +121,23 @@ impl Nat {
         rate: u32,
     ) -> Result<NatReport, MapError> {
         let slots = self.slots()?;
-        let (mut old, mut remotes) = (Vec::new(), Remotes::default());
+        let (mut old, mut remotes, mut services) = (Vec::new(), Remotes::default(), 0);
         self.rows.for_each(|key, entry| {
             remotes.extend(slots.remote(key));
+            services += usize::from(key.sight().is_some_and(|(sight, _)| sight == Sight::Client));
             if elapsed(entry.created, now, rate) >= GRACE {
                 old.push((*key, *entry));
             }
         })?;
         let is_stale = |(key, entry): &(CtKey, NatEntry)| -> Result<bool, MapError> {
+            if let Some((sight, sent)) = key.sight() {
+                return Ok(!sights::is_of_a_connection(
+                    &self.rows,
+                    conntrack,
+                    (sight, &sent),
+                    entry,
+                )?);
+            }
             let twin = match slots.inside(key, entry) {
                 Some(inside) => conntrack
                     .get(&inside)?
@@ -139,9 +155,11 @@ impl Nat {
             Ok(self.rows.get(key)?.is_some_and(same) && is_stale(row)?)
         })?;
         let keys: Vec<_> = stale.iter().map(|(key, _)| *key).collect();
+        let masqueraded = keys.iter().filter(|key| key.kind == 0).count();
         let swept = self.rows.remove_all(&keys)?;
         Ok(NatReport {
-            entries: remotes.count().saturating_sub(swept),
+            entries: remotes.count().saturating_sub(masqueraded),
+            services,
             swept,
             busiest: remotes.busiest_without(reusable),
         })
@@ -287,6 +305,9 @@ impl Slots {
 
     /// Whose ports a row takes one of.
     fn remote(&self, key: &CtKey) -> Option<Remote> {
+        if key.kind != 0 {
+            return None;
+        }
         let answer = self.answer(key)?;
         let port = if is_echo(answer.proto) {
             0

@@ -6,7 +6,7 @@ use datapath_common::{CtEntry, NodeConfig, Reason};
 
 use crate::maps::{self, Insertion, Known, Touch};
 use crate::parse::{self, Kind, Packet};
-use crate::{Ctx, Drop, fragment, nat};
+use crate::{Ctx, Drop, fragment, nat, service};
 
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,23 +17,40 @@ pub enum Towards {
     HereFromHost,
     /// From a pod to somewhere else: perhaps the world, which is to see the node's address.
     Elsewhere,
+    /// From outside to a backend on another node, which is to see this node's address, or answers would not come by here.
+    Onwards,
 }
 
 impl Towards {
     /// Whether new connections may have to be masqueraded.
     #[inline(always)]
     fn may_be_world(self) -> bool {
-        self == Self::Elsewhere && maps::configured(NodeConfig::MASQUERADE)
+        match self {
+            Self::Here | Self::HereFromHost => false,
+            Self::Elsewhere => maps::configured(NodeConfig::MASQUERADE),
+            Self::Onwards => true,
+        }
     }
 
     /// What that means for the opener's packets, see [`Touch::way`].
     #[inline(always)]
-    const fn way(self) -> u16 {
-        match self {
-            Self::Here | Self::Elsewhere => 0,
-            Self::HereFromHost => CtEntry::THROUGH_HOST,
-        }
+    fn way(self, packet: &Packet) -> u16 {
+        let service = if packet.to_service { CtEntry::SERVICE } else { 0 };
+        service
+            | match self {
+                Self::Here | Self::Elsewhere | Self::Onwards => 0,
+                Self::HereFromHost => CtEntry::THROUGH_HOST,
+            }
     }
+}
+
+/// What the packet at hand is.
+#[inline(always)]
+pub fn understand(ctx: &Ctx, ethertype: u16) -> Result<&'static mut Packet, Drop> {
+    let packet = maps::packet().ok_or(Drop::new(Reason::CT_TRUNCATED_OR_INVALID_HEADER))?;
+    packet.forget();
+    parse::packet(ctx, ethertype, packet)?;
+    Ok(packet)
 }
 
 /// Accounts for a packet in its connection, which is opened if there is none, and finds out how that looks outside and whether the
@@ -46,23 +63,26 @@ pub fn track(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Dro
             if packet.fragment != 0 {
                 fragment::remember(ctx, packet);
             }
-            Ok(())
         }
-        Kind::Error => related(ctx, packet, towards),
-        Kind::Fragment => later_fragment(ctx, packet, towards),
-        Kind::Link => Ok(()),
+        Kind::Error => related(ctx, packet, towards)?,
+        Kind::Fragment => later_fragment(ctx, packet, towards)?,
+        Kind::Link => {}
     }
+    if maps::configured(NodeConfig::SERVICES) && packet.from_service {
+        service::restore(ctx, packet)?;
+    }
+    Ok(())
 }
 
 #[inline(always)]
 fn flow(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     let (key, side) = packet.tuple.key();
-    let touch = touch(ctx, packet, side, towards.way());
+    let touch = touch(ctx, packet, side, towards.way(packet));
     if let Some(known) = maps::touch(&key, &touch) {
         learn(packet, known);
         Ok(())
     } else if towards.may_be_world() {
-        packet.nat = nat::open(ctx)?;
+        packet.nat = nat::open(ctx, touch.way, towards == Towards::Onwards)?;
         Ok(())
     } else {
         open(&key, &touch)
@@ -95,9 +115,11 @@ pub fn recognise(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     }
 }
 
+/// Notes what the row says.
 #[inline(always)]
-fn learn(packet: &mut Packet, known: Known) {
+pub fn learn(packet: &mut Packet, known: Known) {
     (packet.nat, packet.through_host) = (known.mapping, known.through_host);
+    packet.from_service = known.from_service;
 }
 
 /// What a packet of this end, which came this [way](Touch::way), does to its connection.
@@ -144,7 +166,7 @@ pub fn entry(key: &CtKey, first: &Touch) -> CtEntry {
 fn later_fragment(ctx: &Ctx, packet: &mut Packet, towards: Towards) -> Result<(), Drop> {
     if fragment::recall(ctx, packet) {
         let (key, side) = packet.tuple.key();
-        if let Some(known) = maps::touch(&key, &touch(ctx, packet, side, towards.way())) {
+        if let Some(known) = maps::touch(&key, &touch(ctx, packet, side, towards.way(packet))) {
             learn(packet, known);
             return Ok(());
         }

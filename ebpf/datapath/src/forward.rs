@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-//! The last step: to a local pod.
+//! The last step: to a local pod, or away from the node.
 
 use datapath_common::packet::{ETH_LEN, GATEWAY_MAC};
 use datapath_common::{Be16, Endpoint, Mac, Reason, checksum};
 
 use crate::parse::{Bytes, Packet};
-use crate::{Ctx, Drop, Verdict};
+use crate::{Ctx, Drop, Verdict, fib, tunnel};
 
 /// Where TTL, protocol and checksum lie in a frame with IPv4.
 const TTL_V4: usize = ETH_LEN + 8;
@@ -28,6 +28,15 @@ pub fn to_pod(ctx: &Ctx, packet: &Packet, pod: &Endpoint) -> Result<Verdict, Dro
         ctx.redirect_peer(pod.ifindex)
     };
     Ok(Verdict::Redirect(action))
+}
+
+/// Out of the node: through the tunnel if another node has the destination, else by the node's own routes.
+#[inline(always)]
+pub fn away(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
+    match tunnel::behind(&packet.tuple.destination) {
+        Some(prefix) => tunnel::forward(ctx, packet, prefix),
+        None => fib::leave(ctx, packet),
+    }
 }
 
 /// Sets the Ethernet addresses.

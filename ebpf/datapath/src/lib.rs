@@ -23,6 +23,8 @@ pub mod nat;
 pub mod nd;
 pub mod parse;
 pub mod path_mtu;
+pub mod rewrite;
+pub mod service;
 pub mod tunnel;
 pub mod verdict;
 pub mod wrap;

@@ -6,9 +6,10 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use datapath_common::ct::{CtEntry, CtKey, ORIGINAL, Side, next_state, reopens};
+use datapath_common::ct::{CtEntry, CtKey, ORIGINAL, Side, State, next_state, reopens};
 use datapath_common::service::{
-    Affinity, AffinityKey, Backend, BackendKey, MemberKey, Service, ServiceKey, SocketKey, SocketPeer,
+    Affinity, AffinityKey, Backend, BackendKey, MemberKey, SOURCE_SERVICE_BITS, Service, ServiceKey,
+    SocketKey, SocketPeer,
 };
 use datapath_common::{
     Addr, Be16, Counter, Direction, Endpoint, FragmentEntry, FragmentKey, LocalNode, Mapping, NatAddress,
@@ -17,6 +18,8 @@ use datapath_common::{
 use zerocopy::FromZeros;
 
 use crate::nat::Opening;
+use crate::parse::Packet;
+use crate::service::Translation;
 
 #[map(name = "endpoints")]
 static ENDPOINTS: HashMap<Addr, Endpoint> = HashMap::pinned(maps::ENDPOINTS.max_entries, maps::ON_DEMAND);
@@ -33,6 +36,15 @@ static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(maps::NAT_ADDRESSES.max_
 /// Room for one packet at a time; of each object its own, and not pinned.
 #[map(name = "opening")]
 static OPENING: PerCpuArray<Opening> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for what is understood of the packet at hand. (Not on the stack: there the verifier would remember what it knows of each
+/// field for each kind of packet, and walk through all that follows for each of them.)
+#[map(name = "packet")]
+static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for a packet to or from a service.
+#[map(name = "translation")]
+static TRANSLATION: PerCpuArray<Translation> = PerCpuArray::with_max_entries(1, 0);
 
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::pinned(maps::FRAGMENTS.max_entries, 0);
@@ -78,6 +90,13 @@ static CONFIG: Global<NodeConfig> = Global::new(NodeConfig::new(0));
 #[must_use]
 pub fn configured(flags: u32) -> bool {
     CONFIG.load().has(flags)
+}
+
+/// Whether packets may leave the node with another source than their own.
+#[inline(always)]
+#[must_use]
+pub fn translates() -> bool {
+    configured(NodeConfig::MASQUERADE) || configured(NodeConfig::SERVICES)
 }
 
 /// Who has an address on this node.
@@ -155,7 +174,8 @@ pub struct Touch {
     pub tcp_flags: u8,
     /// Bytes.
     pub length: u32,
-    /// What a row has among its flags whose opener's packets come this way: [`CtEntry::THROUGH_HOST`] or nothing.
+    /// What a row has among its flags whose opener's packets come this way: [`CtEntry::THROUGH_HOST`], [`CtEntry::SERVICE`] or
+    /// nothing.
     pub way: u16,
 }
 
@@ -166,6 +186,8 @@ pub struct Known {
     pub mapping: Mapping,
     /// Whether the packet answers what came through the host's stack.
     pub through_host: bool,
+    /// Whether it answers what was sent to a service.
+    pub from_service: bool,
 }
 
 /// Accounts for a packet in its connection's row, and tells what that says; `None`: there is no row.
@@ -228,12 +250,13 @@ unsafe fn known(row: *const CtEntry, side: Side) -> Known {
     // packets, which all come the same way.
     unsafe {
         Known {
-            mapping: if configured(NodeConfig::MASQUERADE) {
+            mapping: if translates() {
                 (*row).mapping()
             } else {
                 Mapping::NONE
             },
             through_host: (*row).answers_through_host((*row).leg(side)),
+            from_service: configured(NodeConfig::SERVICES) && (*row).answers_for_service((*row).leg(side)),
         }
     }
 }
@@ -307,17 +330,17 @@ pub fn nat(key: &CtKey) -> Option<&'static NatEntry> {
     unsafe { NAT.get(key) }
 }
 
-/// Takes a port for a connection; [`Insertion::Busy`] says that another has it.
+/// Takes a port for a connection, or says how it is looked at; [`Insertion::Busy`] says that another has that row.
 #[inline(always)]
 #[must_use]
-pub fn take_port(key: &CtKey, entry: &NatEntry) -> Insertion {
+pub fn add_nat(key: &CtKey, entry: &NatEntry) -> Insertion {
     insertion(NAT.insert(key, entry, u64::from(BPF_NOEXIST)))
 }
 
-/// Takes a port from a connection that [`end`] has ended.
+/// The same over whatever row there is: of a connection that is over.
 #[inline(always)]
 #[must_use]
-pub fn replace_port(key: &CtKey, entry: &NatEntry) -> bool {
+pub fn set_nat(key: &CtKey, entry: &NatEntry) -> bool {
     NAT.insert(key, entry, u64::from(BPF_ANY)).is_ok()
 }
 
@@ -357,6 +380,16 @@ pub fn nat_address(index: u32) -> Option<&'static NatAddress> {
     NAT_ADDRESSES.get(index)
 }
 
+/// Where the packet at hand is understood. A program asks once; functions on their own do not.
+#[inline(always)]
+#[must_use]
+pub fn packet() -> Option<&'static mut Packet> {
+    let packet = PACKET.get_ptr_mut(0)?;
+    // SAFETY: the row is this CPU's own, and programs of this type do not interrupt each other on a CPU. Zero, which it is before the
+    // first packet, is valid for all fields.
+    Some(unsafe { &mut *packet })
+}
+
 /// Where a connection is put together.
 #[inline(always)]
 #[must_use]
@@ -381,4 +414,77 @@ pub fn fragment(key: &FragmentKey) -> Option<&'static FragmentEntry> {
 pub fn remember_fragment(key: &FragmentKey, entry: &FragmentEntry) {
     // Without the row the later ones are fragments without a first.
     let _ = FRAGMENTS.insert(key, entry, u64::from(BPF_ANY));
+}
+
+/// What clients find at an address, port and protocol.
+#[inline(always)]
+#[must_use]
+pub fn service(key: &ServiceKey) -> Option<&'static Service> {
+    // SAFETY: the kernel frees no row under a running program, and rows are replaced as a whole.
+    unsafe { SERVICES.get(key) }
+}
+
+/// Who answers in a slot.
+#[inline(always)]
+#[must_use]
+pub fn backend(key: &BackendKey) -> Option<&'static Backend> {
+    // SAFETY: as above.
+    unsafe { BACKENDS.get(key) }
+}
+
+/// Whether a backend is in a set.
+#[inline(always)]
+#[must_use]
+pub fn is_member(key: &MemberKey) -> bool {
+    MEMBERS.get_ptr(key).is_some()
+}
+
+/// Whether a service lets this client in from outside.
+#[inline(always)]
+#[must_use]
+pub fn is_allowed(service: u32, client: &Addr) -> bool {
+    let [a, b, c, d] = client.quarters();
+    SOURCES
+        .get(Key::new(SOURCE_BITS, [service, a, b, c, d]))
+        .is_some()
+}
+
+/// Of a service and a whole address.
+const SOURCE_BITS: u32 = SOURCE_SERVICE_BITS + 128;
+
+/// The backend that a client had last; to be read, and to be written when it has it again.
+#[inline(always)]
+#[must_use]
+pub fn affinity(key: &AffinityKey) -> Option<&'static mut Affinity> {
+    // SAFETY: a row may be evicted and used again while it is used; it is then another client's, who asks whether that backend
+    // serves.
+    AFFINITY.get_ptr_mut(key).map(|row| unsafe { &mut *row })
+}
+
+/// Notes the backend that a client has.
+#[inline(always)]
+pub fn set_affinity(key: &AffinityKey, row: &Affinity) {
+    // Without the row the client gets another the next time.
+    let _ = AFFINITY.insert(key, row, u64::from(BPF_ANY));
+}
+
+/// Whether there is such a connection, and both of its ends may still send.
+#[inline(always)]
+#[must_use]
+pub fn is_open(key: &CtKey) -> bool {
+    let Some(row) = CONNTRACK.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: `row` is a row of the map.
+    let state = unsafe { (*row).state };
+    !matches!(state, State::HALF_CLOSED | State::CLOSED)
+}
+
+/// Where a packet to or from a service is translated.
+#[inline(always)]
+#[must_use]
+pub fn translation() -> Option<&'static mut Translation> {
+    let translation = TRANSLATION.get_ptr_mut(0)?;
+    // SAFETY: as for `opening`.
+    Some(unsafe { &mut *translation })
 }

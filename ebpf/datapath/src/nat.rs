@@ -8,32 +8,16 @@
 use aya_ebpf::bindings::__sk_buff;
 use datapath_common::ct::{CtKey, State, Tuple};
 use datapath_common::nat::{
-    CURRENT_V4, CURRENT_V6, PROBES_MAX, Ports, Probe, Rewrite, TAKE_OVER_FROM, follows, quiet_ticks, rewrite,
+    CURRENT_V4, CURRENT_V6, PROBES_MAX, Ports, Probe, Rewrite, TAKE_OVER_FROM, follows, quiet_ticks,
 };
-use datapath_common::packet::{ETH_LEN, icmp, icmpv6, proto, tcp};
-use datapath_common::{Addr, Be16, CtEntry, Mapping, NatAddress, NatEntry, Prefix, Reason, checksum};
+use datapath_common::packet::{icmp, icmpv6, proto, tcp};
+use datapath_common::{Addr, Be16, CtEntry, Endpoint, Mapping, NatAddress, NatEntry, Prefix, Reason};
 
 use crate::ctx::Answer;
 use crate::maps::{self, Insertion};
 use crate::parse::{self, Bytes, Kind, Packet};
-use crate::{Ctx, Drop, conntrack, fragment};
-
-/// Which end of a packet is rewritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Source,
-    Destination,
-}
-
-/// What an end becomes.
-#[derive(Clone, Copy)]
-struct Change<'a> {
-    end: End,
-    from: &'a Addr,
-    from_port: Be16,
-    to: &'a Addr,
-    to_port: Be16,
-}
+use crate::rewrite::{self, Change, End, is_echo};
+use crate::{Ctx, Drop, Verdict, conntrack, forward, fragment, service};
 
 /// Whether a packet's destination is the world.
 #[inline(always)]
@@ -42,13 +26,14 @@ pub fn is_world(packet: &Packet) -> bool {
     !maps::prefix(&packet.tuple.destination).is_some_and(|prefix| prefix.has(Prefix::CLUSTER))
 }
 
-/// Opens a connection of a pod to somewhere else, which gets a port of the node if that is the world.
+/// Opens a connection of a pod, which came this [way](maps::Touch::way), to somewhere else. It gets a port of the node if that is the
+/// world, or `always`: a client from outside whose backend is on another node.
 ///
 /// To the verifier this is a function on its own: it walks through it once, and not for each kind of packet that leads here.
 /// In return nothing but the context comes in, and a number goes out.
 #[inline(always)]
-pub fn open(ctx: &Ctx) -> Result<Mapping, Drop> {
-    let result = open_to_world(ctx.raw());
+pub fn open(ctx: &Ctx, way: u16, always: bool) -> Result<Mapping, Drop> {
+    let result = open_to_world(ctx.raw(), u32::from(way) | u32::from(always) << ALWAYS_SHIFT);
     let mapping = Mapping::from_word(result);
     if mapping.is_some() || result == 0 {
         Ok(mapping)
@@ -57,12 +42,15 @@ pub fn open(ctx: &Ctx) -> Result<Mapping, Drop> {
     }
 }
 
+/// Of the second argument of [`open_to_world`]: the flags of the row are below.
+const ALWAYS_SHIFT: u32 = 16;
+
 /// A mapping's word; or 0 for none; or the reason to drop the packet.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn open_to_world(skb: *mut __sk_buff) -> u32 {
+extern "C" fn open_to_world(skb: *mut __sk_buff, how: u32) -> u32 {
     let ctx = Ctx::from_raw(skb);
-    match opened(&ctx) {
+    match opened(&ctx, how) {
         Ok(mapping) => mapping.word(),
         Err(drop) => drop.reason().0.into(),
     }
@@ -78,9 +66,9 @@ pub struct Opening {
 }
 
 #[inline(always)]
-fn opened(ctx: &Ctx) -> Result<Mapping, Drop> {
+fn opened(ctx: &Ctx, how: u32) -> Result<Mapping, Drop> {
     let refused = Drop::new(Reason::CT_MAP_INSERTION_FAILED);
-    let slot = prepare(ctx, refused)?;
+    let slot = prepare(ctx, how, refused)?;
     let mapping = if slot == NO_SLOT {
         Mapping::NONE
     } else {
@@ -106,26 +94,26 @@ const NO_SLOT: u32 = 0;
 
 /// Fills in everything that [`Opening`] has; returns the slot of the node's address, or [`NO_SLOT`].
 #[inline(always)]
-fn prepare(ctx: &Ctx, refused: Drop) -> Result<u32, Drop> {
+fn prepare(ctx: &Ctx, how: u32, refused: Drop) -> Result<u32, Drop> {
     let opening = maps::opening().ok_or(refused)?;
     let ethertype = parse::ethernet(ctx)?.ethertype.get();
     opening.packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut opening.packet)?;
-    let pod_opens = begin(ctx, opening);
-    if pod_opens && is_world(&opening.packet) {
+    let sender_opens = begin(ctx, opening, how as u16);
+    if sender_opens && (how >> ALWAYS_SHIFT != 0 || is_world(&opening.packet)) {
         ask(ctx, opening)
     } else {
         Ok(NO_SLOT)
     }
 }
 
-/// Fills in key and row; says whether the pod opens the connection. (Functions of their own for the sake of the stack, here and
-/// below.)
+/// Fills in key and row; says whether the packet's sender opens the connection. (Functions of their own for the sake of the stack,
+/// here and below.)
 #[inline(never)]
-fn begin(ctx: &Ctx, opening: &mut Opening) -> bool {
+fn begin(ctx: &Ctx, opening: &mut Opening, way: u16) -> bool {
     let side;
     (opening.key, side) = opening.packet.tuple.key();
-    let first = conntrack::touch(ctx, &opening.packet, side, 0);
+    let first = conntrack::touch(ctx, &opening.packet, side, way);
     opening.entry = conntrack::entry(&opening.key, &first);
     opening.entry.opener == side
 }
@@ -145,11 +133,6 @@ fn outside(tuple: &Tuple, address: &Addr, port: Be16) -> Tuple {
     }
 }
 
-#[inline(always)]
-const fn is_echo(protocol: u8) -> bool {
-    matches!(protocol, proto::ICMP | proto::ICMPV6)
-}
-
 /// Fills in what is asked for: a port of the node towards the packet's destination. Returns the slot of the node's address, or
 /// [`NO_SLOT`].
 #[inline(never)]
@@ -166,7 +149,7 @@ fn ask(ctx: &Ctx, opening: &mut Opening) -> Result<u32, Drop> {
         return Ok(NO_SLOT);
     };
     let protocol = packet.tuple.proto;
-    let ports = match rewrite(protocol, packet.v4) {
+    let ports = match datapath_common::nat::rewrite(protocol, packet.v4) {
         Rewrite::Port if is_echo(protocol) && !is_request(ctx, packet) => return Err(refused_protocol()),
         Rewrite::Port => Ports {
             first: node.first_port,
@@ -317,7 +300,7 @@ extern "C" fn take_port() -> u32 {
     for attempt in 0..PROBES_MAX {
         let port = Be16::new(opening.request.probe.port(attempt));
         opening.request.set_port(port);
-        let taken = maps::take_port(&opening.request.key, &opening.request.entry) == Insertion::Done
+        let taken = maps::add_nat(&opening.request.key, &opening.request.entry) == Insertion::Done
             || attempt >= TAKE_OVER_FROM && take_over(opening, port, quiet_ticks(attempt));
         if taken {
             return FOUND | u32::from(port.raw());
@@ -362,7 +345,7 @@ fn take_over(opening: &mut Opening, port: Be16, quiet: u32) -> bool {
     (request.occupant, side) = tuple.key();
     let mapping = Mapping::new(request.slot, port);
     maps::end(&request.occupant, side, mapping, request.entry.created, quiet)
-        && maps::replace_port(&request.key, &request.entry)
+        && maps::set_nat(&request.key, &request.entry)
 }
 
 /// Gives a packet that leaves its connection's address and port.
@@ -388,12 +371,12 @@ fn masquerade(ctx: &Ctx, packet: &Packet) -> Result<(), Drop> {
         to_port: packet.nat.port(),
     };
     if packet.kind == Kind::Error {
-        return error(ctx, packet, &change);
+        return rewrite::error(ctx, packet, &change);
     }
     if packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
         remember_end(ctx, packet, &node.address);
     }
-    rewrite_flow(ctx, packet, &change)
+    rewrite::flow(ctx, packet, &change)
 }
 
 /// Notes how far the sequence numbers of a connection went that the pod ends.
@@ -414,9 +397,25 @@ pub fn source(packet: &Packet) -> Option<&'static NatAddress> {
     }
 }
 
+/// What is for this node because one of its pods is masqueraded, or a client of a service that another node's pods answer for.
+#[inline(always)]
+pub fn answer(ctx: &Ctx, packet: &mut Packet) -> Result<Verdict, Drop> {
+    arrive(ctx, packet)?;
+    if packet.from_service {
+        service::restore(ctx, packet)?;
+    }
+    match maps::endpoint(&packet.tuple.destination) {
+        Some(node) if node.is_host() => Ok(Verdict::Pass),
+        Some(pod) if pod.has(Endpoint::STACK) => Ok(Verdict::Stack),
+        Some(pod) => forward::to_pod(ctx, packet, pod),
+        None if packet.from_service => forward::away(ctx, packet),
+        None => Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP)),
+    }
+}
+
 /// Makes the pod to which a packet for the node really goes its destination, if there is one; else leaves it alone.
 #[inline(always)]
-pub fn arrive(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
+fn arrive(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     match packet.kind {
         // One after the other and not one in the other, for the sake of the stack. What they find is in `Opening`.
         Kind::Error => {
@@ -454,10 +453,11 @@ fn answer_arrives(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     };
     let (key, side) = inside(&packet.tuple, &entry).key();
     let touch = conntrack::touch(ctx, packet, side, 0);
-    if maps::touch(&key, &touch).is_none() {
+    let Some(known) = maps::touch(&key, &touch) else {
         return Ok(());
-    }
-    deliver(ctx, packet, &entry, rewrite_flow)
+    };
+    packet.from_service = known.from_service;
+    deliver(ctx, packet, &entry, rewrite::flow)
 }
 
 /// A connection that the other end opens is no answer, whatever was on these ports before.
@@ -485,7 +485,7 @@ fn inside(tuple: &Tuple, entry: &NatEntry) -> Tuple {
 #[inline(never)]
 fn error_arrives(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     let entry = maps::opening().and_then(|found| maps::nat(&found.key));
-    entry.map_or(Ok(()), |entry| deliver(ctx, packet, entry, error))
+    entry.map_or(Ok(()), |entry| deliver(ctx, packet, entry, rewrite::error))
 }
 
 /// Makes the pod the destination by one of the ways to rewrite a packet. On its last hop, a packet that is left to the stack
@@ -495,7 +495,7 @@ fn deliver(
     ctx: &Ctx,
     packet: &mut Packet,
     entry: &NatEntry,
-    rewrite: impl FnOnce(&Ctx, &Packet, &Change<'_>) -> Result<(), Drop>,
+    change_by: impl FnOnce(&Ctx, &Packet, &Change<'_>) -> Result<(), Drop>,
 ) -> Result<(), Drop> {
     if packet.ttl <= 1 {
         return Err(Drop::new(Reason::TTL_EXCEEDED));
@@ -507,7 +507,7 @@ fn deliver(
         to: &entry.pod,
         to_port: entry.port,
     };
-    rewrite(ctx, packet, &change)?;
+    change_by(ctx, packet, &change)?;
     packet.tuple.destination = entry.pod;
     Ok(())
 }
@@ -529,7 +529,7 @@ fn quoted(ctx: &Ctx, packet: &mut Packet) -> bool {
 
 /// Whether an ICMP error to the node is about a connection of a pod: then its key of `nat` is found.
 #[inline(never)]
-fn is_about_a_pod(packet: &Packet) -> bool {
+fn is_about_a_pod(packet: &mut Packet) -> bool {
     let Some(found) = maps::opening() else {
         return false;
     };
@@ -543,185 +543,9 @@ fn is_about_a_pod(packet: &Packet) -> bool {
     };
     // As the pod sent it: seen from the answers, the other way round.
     let (key, side) = inside(&quoted.reversed(), entry).key();
-    maps::connection(&key, side).is_some()
-}
-
-/// Where addresses lie in an IP header.
-const SOURCE_V4: usize = 12;
-const DESTINATION_V4: usize = 16;
-const SOURCE_V6: usize = 8;
-const DESTINATION_V6: usize = 24;
-/// Where IPv4 has its checksum.
-const CHECK_V4: usize = 10;
-/// Where ICMP has its own.
-const CHECK_ICMP: usize = 2;
-
-/// Rewrites a packet of a connection.
-#[inline(always)]
-fn rewrite_flow(ctx: &Ctx, packet: &Packet, change: &Change<'_>) -> Result<(), Drop> {
-    let difference = address(ctx, packet, change)?;
-    if packet.kind == Kind::Fragment {
-        return Ok(());
-    }
-    transport(ctx, packet, change, difference)
-}
-
-/// Rewrites the address in the IP header; returns what that does to a checksum over it.
-#[inline(always)]
-fn address(ctx: &Ctx, packet: &Packet, change: &Change<'_>) -> Result<u32, Drop> {
-    let difference = checksum::difference(change.from.sum(), change.to.sum());
-    if packet.v4 {
-        let at = match change.end {
-            End::Source => SOURCE_V4,
-            End::Destination => DESTINATION_V4,
-        };
-        let check: Be16 = ctx.read(ETH_LEN + CHECK_V4).ok_or_else(unwritten)?;
-        ctx.write(ETH_LEN + CHECK_V4, checksum::apply(check, difference))?;
-        ctx.write(ETH_LEN + at, u32::from_ne_bytes(change.to.v4_octets()))?;
-    } else {
-        let at = match change.end {
-            End::Source => SOURCE_V6,
-            End::Destination => DESTINATION_V6,
-        };
-        ctx.write(ETH_LEN + at, change.to.words())?;
-        // IPv6 has no checksum that would make up for it in the sum of the packet.
-        ctx.adjust_sum(difference);
-    }
-    Ok(difference)
-}
-
-#[inline(always)]
-fn unwritten() -> Drop {
-    Drop::new(Reason::ERROR_WRITING_TO_PACKET)
-}
-
-/// Where a transport header has its checksum, and whether that covers the addresses.
-#[inline(always)]
-const fn check(protocol: u8) -> Option<(u32, bool)> {
-    match protocol {
-        proto::TCP => Some((16, true)),
-        proto::UDP => Some((6, true)),
-        proto::ICMP => Some((CHECK_ICMP as u32, false)),
-        proto::ICMPV6 => Some((CHECK_ICMP as u32, true)),
-        _ => None,
-    }
-}
-
-/// Where a transport header has the port of an end.
-#[inline(always)]
-const fn port(protocol: u8, end: End) -> usize {
-    match end {
-        // The identifier of an echo.
-        _ if is_echo(protocol) => 4,
-        End::Source => 0,
-        End::Destination => 2,
-    }
-}
-
-/// Rewrites the port, and the checksum for the new address and port. The kernel's helpers know whether the checksum is still to
-/// be computed, by the device or when a GSO packet is cut.
-#[inline(always)]
-fn transport(ctx: &Ctx, packet: &Packet, change: &Change<'_>, difference: u32) -> Result<(), Drop> {
-    let (protocol, l4) = (packet.tuple.proto, packet.payload());
-    let Some((at, over_addresses)) = check(protocol) else {
-        return Ok(());
+    let Some(known) = maps::connection(&key, side) else {
+        return false;
     };
-    let at = l4 as u32 + at;
-    if over_addresses {
-        ctx.replace_pseudo(at, difference)?;
-    }
-    if change.from_port != change.to_port {
-        ctx.replace_word(at, change.from_port, change.to_port)?;
-        ctx.write(l4 + port(protocol, change.end), change.to_port)?;
-    }
-    Ok(())
-}
-
-/// Rewrites an ICMP error and the packet that it quotes, whose other end is the one that changes.
-#[inline(never)]
-fn error(ctx: &Ctx, packet: &Packet, change: &Change<'_>) -> Result<(), Drop> {
-    let outer = address(ctx, packet, change)?;
-    let quoted = Change {
-        end: match change.end {
-            End::Source => End::Destination,
-            End::Destination => End::Source,
-        },
-        ..*change
-    };
-    let mut inner = quoted_transport(ctx, packet, &quoted, outer)?;
-    inner = fold(inner, quoted_address(ctx, packet, &quoted, outer)?);
-    let at = packet.payload() + CHECK_ICMP;
-    let check: Be16 = ctx.copy(at).ok_or_else(unwritten)?;
-    if packet.v4 {
-        return ctx.store(at as u32, &checksum::apply(check, inner));
-    }
-    // What is written here is even: address, quote and checksum together leave the sum of the packet as it was.
-    ctx.adjust_sum(checksum::difference(outer, 0));
-    ctx.store(at as u32, &checksum::apply(check, fold(inner, outer)))
-}
-
-/// The sum of two differences, which are less than 2^17 each.
-#[inline(always)]
-const fn fold(a: u32, b: u32) -> u32 {
-    let sum = a + b;
-    (sum & 0xffff) + (sum >> 16)
-}
-
-/// Rewrites the address in the header that an ICMP error quotes. The header of IPv4 has a checksum, whose change makes up for
-/// that of the address.
-#[inline(always)]
-fn quoted_address(ctx: &Ctx, packet: &Packet, change: &Change<'_>, difference: u32) -> Result<u32, Drop> {
-    let header = packet.payload() + datapath_common::packet::ICMP_LEN;
-    if packet.v4 {
-        let at = match change.end {
-            End::Source => SOURCE_V4,
-            End::Destination => DESTINATION_V4,
-        };
-        let check: Be16 = ctx.copy(header + CHECK_V4).ok_or_else(unwritten)?;
-        ctx.store((header + CHECK_V4) as u32, &checksum::apply(check, difference))?;
-        ctx.store((header + at) as u32, &change.to.v4_octets())?;
-        return Ok(0);
-    }
-    let at = match change.end {
-        End::Source => SOURCE_V6,
-        End::Destination => DESTINATION_V6,
-    };
-    ctx.store((header + at) as u32, &change.to.words())?;
-    Ok(difference)
-}
-
-/// Rewrites the port of a quoted packet, and its checksum if the quote reaches so far; returns what that does to a checksum
-/// over it.
-#[inline(always)]
-fn quoted_transport(ctx: &Ctx, packet: &Packet, change: &Change<'_>, difference: u32) -> Result<u32, Drop> {
-    let (protocol, l4) = (packet.quoted_proto, usize::from(packet.quoted));
-    let Some((check_at, over_addresses)) = check(protocol) else {
-        return Ok(0);
-    };
-    let at = l4 + port(protocol, change.end);
-    let from: Be16 = ctx.copy(at).ok_or_else(unwritten)?;
-    let of_port = checksum::difference(from.raw().into(), change.to_port.raw().into());
-    ctx.store(at as u32, &change.to_port)?;
-    let check_at = l4 + check_at as usize;
-    let Some(check) = ctx
-        .copy::<Be16>(check_at)
-        .filter(|_| check_at + 2 <= packet.end as usize)
-    else {
-        return Ok(of_port);
-    };
-    // UDP without a checksum has none afterwards.
-    if protocol == proto::UDP && check.raw() == 0 {
-        return Ok(of_port);
-    }
-    let covered = if over_addresses {
-        fold(of_port, difference)
-    } else {
-        of_port
-    };
-    let renewed = checksum::apply(check, covered);
-    ctx.store(check_at as u32, &renewed)?;
-    Ok(fold(
-        of_port,
-        checksum::difference(check.raw().into(), renewed.raw().into()),
-    ))
+    packet.from_service = known.from_service;
+    true
 }

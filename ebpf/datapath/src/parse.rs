@@ -162,6 +162,10 @@ pub struct Packet {
     pub nat: Mapping,
     /// Whether it answers what came through the host's stack, likewise.
     pub through_host: bool,
+    /// Whether it was sent to a service, and is addressed to a backend by now.
+    pub to_service: bool,
+    /// Whether it answers what was sent to a service, and is to look so.
+    pub from_service: bool,
 }
 
 impl Packet {
@@ -179,7 +183,16 @@ impl Packet {
         end: 0,
         nat: Mapping::NONE,
         through_host: false,
+        to_service: false,
+        from_service: false,
     };
+
+    /// Forgets what is not parsed but found out later.
+    #[inline(always)]
+    pub const fn forget(&mut self) {
+        (self.quoted, self.quoted_proto, self.nat) = (0, 0, Mapping::NONE);
+        (self.through_host, self.to_service, self.from_service) = (false, false, false);
+    }
 
     /// Where the payload of the IP headers begins.
     #[inline(always)]

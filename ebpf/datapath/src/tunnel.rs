@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::conntrack::Towards;
 use crate::parse::Packet;
-use crate::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, parse, wrap};
+use crate::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, wrap};
 
 /// `BPF_F_TUNINFO_IPV6`: the outer packet is IPv6.
 const OUTER_V6: u64 = 1;
@@ -51,6 +51,7 @@ pub fn forward(ctx: &Ctx, packet: &Packet, prefix: &Prefix) -> Result<Verdict, D
     if packet.ttl <= 1 || fib::length_on_wire(ctx, packet) > prefix.mtu {
         return Ok(Verdict::Stack);
     }
+    nat::depart(ctx, packet)?;
     forward::hop(ctx, packet)?;
     send(ctx, prefix)
 }
@@ -106,17 +107,22 @@ pub fn sender(ctx: &Ctx) -> Result<Addr, Drop> {
 #[inline(always)]
 pub fn deliver(ctx: &Ctx, sender: &Addr) -> Result<Verdict, Drop> {
     let ethertype = parse::ethernet(ctx)?.ethertype.get();
-    let mut packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut packet)?;
+    let packet = conntrack::understand(ctx, ethertype)?;
     check_sender(&packet.tuple.source, sender)?;
     let Some(own) = maps::endpoint(&packet.tuple.destination) else {
         return Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP));
     };
+    if own.is_host() && maps::configured(NodeConfig::SERVICES) {
+        return nat::answer(ctx, packet);
+    }
     if own.has(Endpoint::HOST | Endpoint::STACK) || maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Stack);
     }
-    conntrack::track(ctx, &mut packet, Towards::Here)?;
-    forward::to_pod(ctx, &packet, own)
+    if !own.is_somebody() {
+        return Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP));
+    }
+    conntrack::track(ctx, packet, Towards::Here)?;
+    forward::to_pod(ctx, packet, own)
 }
 
 /// The source must lie behind the machine that sent it through the tunnel.

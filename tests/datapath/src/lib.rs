@@ -4,5 +4,6 @@
 
 mod node;
 pub mod packet;
+pub mod services;
 
 pub use node::{Node, Pod, require_root};

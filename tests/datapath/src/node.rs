@@ -141,12 +141,17 @@ impl Node {
         let flags = NodeConfig::IPV4 | NodeConfig::IPV6 | NodeConfig::MASQUERADE;
         let mut node = Self::with(flags, |_| {});
         node.masquerade(ports, [Self::V4.into(), Self::V6.into()]);
+        node.in_the_cluster();
+        node
+    }
+
+    /// Says that the other node's pods are in the cluster.
+    pub(crate) fn in_the_cluster(&mut self) {
         for net in ["10.244.2.0/24", "fd74:7710:0:2::/64"] {
             let net = net.parse().expect("prefix");
             let row = Prefix::cluster(Addr::UNSPECIFIED);
-            node.datapath.prefixes().upsert(&net, &row).expect("row");
+            self.datapath.prefixes().upsert(&net, &row).expect("row");
         }
-        node
     }
 
     /// Takes the world's routes to pods away, and gives pods the packet size of the underlay, as the agent does.

@@ -311,7 +311,8 @@ fn put(map: &mut SmallMap, number: u16, proto: u8, last_seen: u32) {
         addr: [address(1), address(2)],
         port: [Be16::new(number), Be16::new(80)],
         proto,
-        _pad: [0; 3],
+        kind: 0,
+        _pad: [0; 2],
     };
     let row = SmallRow {
         last_seen,

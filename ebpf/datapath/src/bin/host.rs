@@ -6,9 +6,11 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use datapath_common::event::Hook;
 use datapath_common::packet::{DETOUR_MARK, DETOUR_MASK, GATEWAY_MAC};
+use datapath_common::service::OUTSIDE;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::Packet;
+use thalweg_ebpf::service::{self, Sent};
 use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, path_mtu, tunnel, wrap};
 
 #[classifier]
@@ -37,24 +39,22 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
         if let Some(verdict) = unwrap(ctx, ethertype)? {
             return Ok(verdict);
         }
-        if !maps::configured(NodeConfig::MASQUERADE) {
+        if !maps::translates() {
             return Ok(Verdict::Pass);
         }
     }
     if maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Pass);
     }
-    let mut packet = Packet::EMPTY;
-    let parsed = parse::packet(ctx, ethertype, &mut packet);
-    if own_packet {
+    let parsed = conntrack::understand(ctx, ethertype);
+    if own_packet || maps::configured(NodeConfig::SERVICES) && own.has(Endpoint::SERVICE) {
         // What is not understood is the stack's to judge.
-        return if parsed.is_ok() {
-            answer(ctx, &mut packet)
-        } else {
-            Ok(Verdict::Pass)
+        return match parsed {
+            Ok(packet) => to_node(ctx, packet, own),
+            Err(_) => Ok(Verdict::Pass),
         };
     }
-    parsed?;
+    let packet = parsed?;
     let source = &packet.tuple.source;
     if maps::endpoint(source).is_some() || tunnel::behind(source).is_some() {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
@@ -62,8 +62,8 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
     if own.has(Endpoint::STACK) {
         return Ok(Verdict::Pass);
     }
-    conntrack::track(ctx, &mut packet, Towards::Here)?;
-    forward::to_pod(ctx, &packet, own)
+    conntrack::track(ctx, packet, Towards::Here)?;
+    forward::to_pod(ctx, packet, own)
 }
 
 /// What is for this node because it is in a tunnel that the programs unwrap.
@@ -82,15 +82,37 @@ fn unwrap(ctx: &Ctx, ethertype: u16) -> Result<Option<Verdict>, Drop> {
     }
 }
 
-/// What is for this node because one of its pods is masqueraded.
+/// What is sent to the node itself, or to an address that only services have: for a service, for a pod that is masqueraded, or for the
+/// node.
 #[inline(always)]
-fn answer(ctx: &Ctx, packet: &mut Packet) -> Result<Verdict, Drop> {
-    nat::arrive(ctx, packet)?;
+fn to_node(ctx: &Ctx, packet: &mut Packet, own: &Endpoint) -> Result<Verdict, Drop> {
+    if maps::configured(NodeConfig::SERVICES) && own.has(Endpoint::SERVICE) {
+        match service::send(ctx, packet, own.is_host(), OUTSIDE)? {
+            Sent::ToBackend => return to_backend(ctx, packet),
+            Sent::ToNoBackend => return Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
+            Sent::ToNobody if !own.is_host() => return Ok(Verdict::Pass),
+            Sent::ToNobody => {}
+        }
+    }
+    nat::answer(ctx, packet)
+}
+
+/// To a local pod with the client's own address; to another node's with this node's, so that answers come by here.
+#[inline(always)]
+fn to_backend(ctx: &Ctx, packet: &mut Packet) -> Result<Verdict, Drop> {
     match maps::endpoint(&packet.tuple.destination) {
-        Some(node) if node.is_host() => Ok(Verdict::Pass),
-        Some(pod) if pod.has(Endpoint::STACK) => Ok(Verdict::Stack),
-        Some(pod) => forward::to_pod(ctx, packet, pod),
-        None => Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP)),
+        Some(pod) if pod.is_pod() => {
+            conntrack::track(ctx, packet, Towards::Here)?;
+            if pod.has(Endpoint::STACK) {
+                return Ok(Verdict::Stack);
+            }
+            forward::to_pod(ctx, packet, pod)
+        }
+        Some(_) => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
+        None => {
+            conntrack::track(ctx, packet, Towards::Onwards)?;
+            forward::away(ctx, packet)
+        }
     }
 }
 
@@ -124,9 +146,8 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
             None => Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP)),
         };
     };
-    let mut packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut packet)?;
-    conntrack::track(ctx, &mut packet, Towards::HereFromHost)?;
+    let packet = conntrack::understand(ctx, ethertype)?;
+    conntrack::track(ctx, packet, Towards::HereFromHost)?;
     // The device is the pod's own: another network's route leads there. Pods from before we were behind one have none.
     if maps::configured(NodeConfig::CHAINED) && pod.ifindex == ctx.ifindex() {
         return Ok(Verdict::Stack);
@@ -140,18 +161,17 @@ fn host(ctx: &Ctx) -> Result<Verdict, Drop> {
 #[inline(always)]
 fn detour(ctx: &Ctx, ethertype: u16) -> Result<Verdict, Drop> {
     ctx.set_mark(ctx.mark() & !DETOUR_MASK);
-    let mut packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut packet)?;
+    let packet = conntrack::understand(ctx, ethertype)?;
     if pod(&packet.tuple.source).is_none() {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
     }
-    conntrack::recognise(ctx, &mut packet)?;
-    fib::leave_at_last(ctx, &packet)
+    conntrack::recognise(ctx, packet)?;
+    fib::leave_at_last(ctx, packet)
 }
 
 #[inline(always)]
 fn pod(addr: &datapath_common::Addr) -> Option<&'static Endpoint> {
-    maps::endpoint(addr).filter(|endpoint| !endpoint.is_host())
+    maps::endpoint(addr).filter(|endpoint| endpoint.is_pod())
 }
 
 /// Never attached: user space runs it to read the clock in which connections keep time.

@@ -6,10 +6,12 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use datapath_common::event::Hook;
 use datapath_common::packet::ethertype;
+use datapath_common::service::INSIDE;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::{self, Ethernet, Kind, Packet};
-use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd, tunnel};
+use thalweg_ebpf::service::{self, Sent};
+use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd};
 
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
@@ -35,40 +37,51 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
         _ if maps::configured(NodeConfig::CHAINED) => return Ok(Verdict::Pass),
         _ => return Err(Drop::new(Reason::UNSUPPORTED_L2_PROTOCOL)),
     }
-    let mut packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut packet)?;
+    let packet = conntrack::understand(ctx, ethertype)?;
     if packet.kind == Kind::Link {
         return if maps::configured(NodeConfig::CHAINED) {
             Ok(Verdict::Pass)
         } else {
-            nd::answer(ctx, &packet)
+            nd::answer(ctx, packet)
         };
     }
-    let own = check_source(ctx, &ethernet, &packet)?;
-    let destination = check_destination(ctx, &packet)?;
+    let own = check_source(ctx, &ethernet, packet)?;
+    let mut destination = check_destination(ctx, packet)?;
+    if maps::configured(NodeConfig::SERVICES)
+        && let Some(to) = destination.filter(|to| to.has(Endpoint::SERVICE))
+    {
+        destination = to_service(ctx, packet, to)?;
+    }
     let towards = if destination.is_some() {
         Towards::Here
     } else {
         Towards::Elsewhere
     };
-    conntrack::track(ctx, &mut packet, towards)?;
+    conntrack::track(ctx, packet, towards)?;
     if maps::configured(NodeConfig::HOST_ROUTING) || packet.through_host {
         return Ok(Verdict::Stack);
     }
     match destination {
         Some(here) if here.has(Endpoint::HOST | Endpoint::STACK) => Ok(Verdict::Stack),
-        _ if own.has(Endpoint::STACK) => fib::leave_later(ctx, &packet),
-        Some(pod) => forward::to_pod(ctx, &packet, pod),
-        None => leave(ctx, &packet),
+        _ if own.has(Endpoint::STACK) => fib::leave_later(ctx, packet),
+        Some(pod) => forward::to_pod(ctx, packet, pod),
+        None => forward::away(ctx, packet),
     }
 }
 
-/// Out of the node: through the tunnel if another node has the destination, else by the node's own routes.
+/// What the pod sends to a service goes to a backend; returns who on this node that is, or whom else the packet is for.
 #[inline(always)]
-fn leave(ctx: &Ctx, packet: &Packet) -> Result<Verdict, Drop> {
-    match tunnel::behind(&packet.tuple.destination) {
-        Some(prefix) => tunnel::forward(ctx, packet, prefix),
-        None => fib::leave(ctx, packet),
+fn to_service(
+    ctx: &Ctx,
+    packet: &mut Packet,
+    to: &'static Endpoint,
+) -> Result<Option<&'static Endpoint>, Drop> {
+    match service::send(ctx, packet, to.is_host(), INSIDE)? {
+        Sent::ToBackend => {
+            Ok(maps::endpoint(&packet.tuple.destination).filter(|backend| backend.is_somebody()))
+        }
+        Sent::ToNobody if to.is_host() => Ok(Some(to)),
+        Sent::ToNobody | Sent::ToNoBackend => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
     }
 }
 

@@ -66,7 +66,7 @@ impl Service {
     #[inline(always)]
     #[must_use]
     pub const fn slot(number: u32, count: u32) -> u32 {
-        (number as u64 * count as u64 >> 32) as u32
+        ((number as u64 * count as u64) >> 32) as u32
     }
 
     /// Whether one of `flags` is set.

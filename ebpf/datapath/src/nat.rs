@@ -508,7 +508,7 @@ fn deliver(
         to_port: entry.port,
     };
     change_by(ctx, packet, &change)?;
-    packet.tuple.destination = entry.pod;
+    (packet.tuple.destination, packet.tuple.destination_port) = (entry.pod, entry.port);
     Ok(())
 }
 

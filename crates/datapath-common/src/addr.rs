@@ -76,6 +76,13 @@ impl Addr {
         Self([joined(a, b), joined(c, d)])
     }
 
+    /// What is no address of anybody, for a network namespace: of the prefix `100::/64`, to which nothing is sent (RFC 6666).
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_namespace(cookie: u64) -> Self {
+        Self([u64::from_ne_bytes([1, 0, 0, 0, 0, 0, 0, 0]), cookie])
+    }
+
     /// The unfolded sum of the address's 16-bit words, for checksums.
     #[inline(always)]
     #[must_use]

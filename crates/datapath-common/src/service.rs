@@ -165,23 +165,32 @@ row! {
 pub const SOURCE_SERVICE_BITS: u32 = 32;
 
 row! {
-    /// The key of `sockets`: a socket of this node and the backend that it talks to.
+    /// The key of `sockets`: a socket of this node, and a backend that it talks to or a frontend that it believes to talk to.
     pub struct SocketKey: 32 {
         /// The kernel's number for the socket.
         pub cookie: u64,
-        /// The backend.
+        /// The address of backend or frontend.
         pub addr: Addr,
         /// Its port.
         pub port: Be16,
+        /// [`TO_BACKEND`](SocketKey::TO_BACKEND) or [`TO_FRONTEND`](SocketKey::TO_FRONTEND).
+        pub kind: u8,
         /// Zero.
-        pub _pad: [u8; 6],
+        pub _pad: [u8; 5],
     }
 }
 
+impl SocketKey {
+    /// The key has the backend, the row the frontend: for `recvfrom` and `getpeername`.
+    pub const TO_BACKEND: u8 = 0;
+    /// The other way round: for the next datagram.
+    pub const TO_FRONTEND: u8 = 1;
+}
+
 row! {
-    /// A row of `sockets`: to whom the socket believes to talk.
+    /// A row of `sockets`: the other one of backend and frontend.
     pub struct SocketPeer: 32 {
-        /// The frontend's address.
+        /// Its address.
         pub addr: Addr,
         /// Its port.
         pub port: Be16,

@@ -87,7 +87,7 @@ pub enum LoadError {
     /// The object inside this binary is unusable.
     #[error("cannot load object {object}: {source}")]
     Object {
-        /// `pod`, `host` or `tunnel`.
+        /// `pod`, `host`, `tunnel` or `socket`.
         object: &'static str,
         /// What aya said.
         source: Box<aya::EbpfError>,
@@ -127,6 +127,17 @@ pub enum AttachError {
         /// The device's.
         found: u32,
     },
+    /// The cgroup is not there.
+    #[error(
+        "cannot open the cgroup {}: {source}; mount cgroup2 there, or say in cgroup.path where it is",
+        path.display()
+    )]
+    Cgroup {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot {operation} {program} on {ifname}: {source}")]
     Kernel {
@@ -134,7 +145,7 @@ pub enum AttachError {
         operation: &'static str,
         /// The program.
         program: &'static str,
-        /// The device.
+        /// The device, or the cgroup.
         ifname: String,
         /// Why it failed.
         source: io::Error,

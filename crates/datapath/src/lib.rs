@@ -8,6 +8,7 @@
 //! [`EventReader`]) may be used by others.
 
 mod attach;
+mod cgroup;
 mod clock;
 mod conntrack;
 mod counters;
@@ -171,6 +172,25 @@ impl Datapath {
         } else {
             attach::attach_clsact(target, program)
         }
+    }
+
+    /// Attaches the programs of sockets to a cgroup, whose processes then reach services without a packet being translated. Programs that
+    /// are there are replaced in place.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such cgroup, the kernel refuses, or the datapath was loaded without services.
+    pub fn attach_sockets(&mut self, cgroup: &Path) -> Result<(), AttachError> {
+        cgroup::attach(&self.loaded.pins, &self.loaded.objects, cgroup)
+    }
+
+    /// Detaches them; `false`: they were not attached.
+    ///
+    /// # Errors
+    ///
+    /// When a pin cannot be removed.
+    pub fn detach_sockets(&mut self) -> Result<bool, AttachError> {
+        cgroup::detach(&self.loaded.pins)
     }
 
     /// Detaches from a device; `false`: nothing was attached. A device that is gone is no error.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{MapError, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use datapath_common::event::Hook;
 use datapath_common::maps::{self, Spec};
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The objects, as the build left them.
-const OBJECTS: [(&str, &[u8]); 3] = [
+const OBJECTS: [(&str, &[u8]); 4] = [
     (
         "pod",
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pod")),
@@ -42,7 +42,13 @@ const OBJECTS: [(&str, &[u8]); 3] = [
         "tunnel",
         aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tunnel")),
     ),
+    (
+        SOCKET,
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket")),
+    ),
 ];
+/// The object that is of use with services only.
+const SOCKET: &str = "socket";
 /// Never attached: it tells user space the kernel's jiffies.
 const CLOCK: &str = "clock";
 /// Rows of a map that no program looks at.
@@ -76,12 +82,16 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
     if features.version < (5, 11) {
         sys::lift_memlock_limit();
     }
+    let mut node = options.node;
+    if features.version >= (5, 18) {
+        node.flags |= NodeConfig::SET_RETVAL;
+    }
     let specs = specs(options.limits.resolve(memory_bytes()?), options.node);
     let mut displaced = Vec::new();
     for spec in &specs {
         displaced.extend(pins.make_way(spec)?);
     }
-    let mut objects = load_objects(options.node, &pins, &specs, &features)?;
+    let mut objects = load_objects(node, &pins, &specs, &features)?;
     for displaced in displaced {
         carry_over(&pins, displaced)?;
     }
@@ -187,17 +197,25 @@ fn load_objects(
         loader.map_max_entries(spec.name, spec.max_entries);
     }
     let mut objects = Vec::new();
-    for (object, bytes) in OBJECTS {
+    let wanted = |object: &str| object != SOCKET || node.has(NodeConfig::SERVICES);
+    for (object, bytes) in OBJECTS.into_iter().filter(|(object, _)| wanted(object)) {
         let mut ebpf = loader
             .load(bytes)
             .map_err(|error| object_error(object, features, error))?;
         for (name, program) in ebpf.programs_mut() {
-            let loaded = <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load);
-            loaded.map_err(|error| program_error(name, object, features, error))?;
+            load_program(program).map_err(|error| program_error(name, object, features, error))?;
         }
         objects.push(ebpf);
     }
     Ok(objects)
+}
+
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 fn object_error(object: &'static str, features: &Features, error: EbpfError) -> LoadError {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The directory of pins: `<bpffs>/thalweg/` with one file per map, and `links/` with one per device.
+//! The directory of pins: `<bpffs>/thalweg/` with one file per map, `links/` with one per device, and `cgroup/` with one per hook
+//! of sockets.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,6 +14,7 @@ use crate::{LoadError, sys};
 
 const DIRECTORY: &str = "thalweg";
 const LINKS: &str = "links";
+const CGROUP: &str = "cgroup";
 
 /// The paths.
 #[derive(Clone, Debug)]
@@ -89,6 +91,11 @@ impl Pins {
 
     pub(crate) fn links(&self) -> PathBuf {
         self.root.join(LINKS)
+    }
+
+    /// Where the links of sockets are pinned.
+    pub(crate) fn cgroup(&self) -> PathBuf {
+        self.root.join(CGROUP)
     }
 
     /// The pin of a device's link. Names on a BPF file system may not hold dots, those of devices may.

@@ -266,6 +266,30 @@ pub(crate) struct LinkInfo {
     pub(crate) attach_type: u32,
 }
 
+/// The same of a link to a cgroup.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable, zerocopy::FromBytes)]
+pub(crate) struct CgroupLinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    _pad: u32,
+    cgroup_id: u64,
+    attach_type: u32,
+    _end: u32,
+}
+
+impl CgroupLinkInfo {
+    /// Of the cgroup: the number of its directory's inode.
+    pub(crate) const fn cgroup_id(&self) -> u64 {
+        self.cgroup_id
+    }
+
+    pub(crate) const fn attach_type(&self) -> u32 {
+        self.attach_type
+    }
+}
+
 /// The beginning of the kernel's `struct bpf_map_info`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable, zerocopy::FromBytes)]
@@ -313,6 +337,44 @@ pub(crate) fn create_tcx_link(program: BorrowedFd<'_>, ifindex: u32, hook: Tcx) 
         relative_fd: 0,
         _pad: 0,
         expected_revision: 0,
+    };
+    bpf_fd(LINK_CREATE, &mut attr)
+}
+
+/// The hook of a cgroup's sockets: `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum SocketHook {
+    Connect4 = 10,
+    Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
+    Recvmsg4 = 19,
+    Recvmsg6 = 20,
+    Getpeername4 = 29,
+    Getpeername6 = 30,
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct CgroupCreate {
+    program_fd: u32,
+    cgroup_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to a cgroup, beside others that are there.
+pub(crate) fn create_cgroup_link(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    hook: SocketHook,
+) -> io::Result<OwnedFd> {
+    let mut attr = CgroupCreate {
+        program_fd: fd_number(program),
+        cgroup_fd: fd_number(cgroup),
+        attach_type: hook as u32,
+        flags: 0,
     };
     bpf_fd(LINK_CREATE, &mut attr)
 }

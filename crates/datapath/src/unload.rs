@@ -36,7 +36,7 @@ pub fn unload(bpffs: &Path) -> Result<Vec<String>, UnloadError> {
         }
     }
     // Links first: a program goes before the maps that it uses.
-    for directory in [pins.links(), pins.root().to_owned()] {
+    for directory in [pins.links(), pins.cgroup(), pins.root().to_owned()] {
         remove_directory(&directory, &mut removed, &mut failed);
     }
     if failed.is_empty() {

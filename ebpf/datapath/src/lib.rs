@@ -13,6 +13,7 @@
 )]
 
 pub mod arp;
+pub mod connect;
 pub mod conntrack;
 pub mod ctx;
 pub mod fib;
@@ -25,6 +26,7 @@ pub mod parse;
 pub mod path_mtu;
 pub mod rewrite;
 pub mod service;
+pub mod socket;
 pub mod tunnel;
 pub mod verdict;
 pub mod wrap;

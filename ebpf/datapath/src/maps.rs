@@ -432,6 +432,17 @@ pub fn backend(key: &BackendKey) -> Option<&'static Backend> {
     unsafe { BACKENDS.get(key) }
 }
 
+/// The same, or in the first slot: the set may just have become smaller, and that one is there as long as any.
+#[inline(always)]
+#[must_use]
+pub fn backend_or_first(key: &mut BackendKey) -> Option<&'static Backend> {
+    if let Some(backend) = backend(key) {
+        return Some(backend);
+    }
+    key.slot = 0;
+    backend(key)
+}
+
 /// Whether a backend is in a set.
 #[inline(always)]
 #[must_use]
@@ -466,6 +477,21 @@ pub fn affinity(key: &AffinityKey) -> Option<&'static mut Affinity> {
 pub fn set_affinity(key: &AffinityKey, row: &Affinity) {
     // Without the row the client gets another the next time.
     let _ = AFFINITY.insert(key, row, u64::from(BPF_ANY));
+}
+
+/// Whom a socket talks to, really or as it believes.
+#[inline(always)]
+#[must_use]
+pub fn socket(key: &SocketKey) -> Option<&'static SocketPeer> {
+    // SAFETY: a row may be evicted and used again while it is read; the call is then answered wrongly once.
+    unsafe { SOCKETS.get(key) }
+}
+
+/// Notes whom a socket talks to.
+#[inline(always)]
+pub fn set_socket(key: &SocketKey, row: &SocketPeer) {
+    // Without the row the socket is told the backend's address.
+    let _ = SOCKETS.insert(key, row, u64::from(BPF_ANY));
 }
 
 /// Whether there is such a connection, and both of its ends may still send.

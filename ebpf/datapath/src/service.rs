@@ -9,7 +9,7 @@ use aya_ebpf::bindings::__sk_buff;
 use datapath_common::ct::Tuple;
 use datapath_common::packet::{proto, tcp};
 use datapath_common::service::{
-    Affinity, AffinityKey, Backend, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, hash,
+    Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, hash,
 };
 use datapath_common::{CtKey, NatEntry, Reason};
 
@@ -44,7 +44,7 @@ pub fn send(ctx: &Ctx, packet: &mut Packet, own: bool, from: usize) -> Result<Se
     }
     match to_backend(ctx.raw(), from as u32) {
         TO_BACKEND => {
-            let done = maps::translation().ok_or(refused())?;
+            let done = maps::translation().ok_or_else(refused)?;
             packet.tuple.destination = done.row.pod;
             if packet.kind == Kind::Flow {
                 packet.tuple.destination_port = done.row.port;
@@ -109,7 +109,7 @@ fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
     if !understood(ctx)? {
         return Ok(Sent::ToNobody);
     }
-    let found = maps::translation().ok_or(refused())?;
+    let found = maps::translation().ok_or_else(refused)?;
     let Some(service) = maps::service(&found.frontend) else {
         return Ok(Sent::ToNobody);
     };
@@ -121,7 +121,8 @@ fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
             return Err(Drop::new(Reason::DENIED_BY_LB_SRC_RANGE_CHECK));
         }
     }
-    if !(found.packet.kind == Kind::Error || is_known(service, from)) && !open(ctx, service, from)? {
+    let decided = found.packet.kind == Kind::Error || is_known(service, from) || open(ctx, service, from)?;
+    if !decided {
         return Ok(Sent::ToNoBackend);
     }
     address(ctx)?;
@@ -131,7 +132,7 @@ fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
 /// Finds out what the client sees: the tuple of a flow or of its fragment, or that of an answer that the client complains about.
 #[inline(never)]
 fn understood(ctx: &Ctx) -> Result<bool, Drop> {
-    let found = maps::translation().ok_or(refused())?;
+    let found = maps::translation().ok_or_else(refused)?;
     let ethertype = parse::ethernet(ctx)?.ethertype.get();
     found.packet = Packet::EMPTY;
     parse::packet(ctx, ethertype, &mut found.packet)?;
@@ -215,7 +216,7 @@ fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<bool, Drop> {
         if !choose(ctx, service, from, attempt) {
             return Ok(false);
         }
-        let found = maps::translation().ok_or(refused())?;
+        let found = maps::translation().ok_or_else(refused)?;
         match promise(ctx, found) {
             Insertion::Done => {
                 return if maps::set_nat(&found.client_sees, &found.row) {
@@ -243,7 +244,7 @@ fn promise(ctx: &Ctx, found: &mut Translation) -> Insertion {
     };
     match maps::add_nat(&found.backend_sees, &found.answer) {
         Insertion::Busy => {}
-        done => return done,
+        done @ (Insertion::Done | Insertion::Full) => return done,
     }
     let same = maps::nat(&found.backend_sees)
         .is_some_and(|row| row.pod == found.answer.pod && row.port == found.answer.port);
@@ -278,7 +279,7 @@ fn choose(ctx: &Ctx, service: &Service, from: usize, attempt: u32) -> bool {
         set,
         slot: Service::slot(number, count),
     };
-    let Some(backend) = backend(&mut found.slot) else {
+    let Some(backend) = maps::backend_or_first(&mut found.slot) else {
         return false;
     };
     (found.row.pod, found.row.port, found.row.sequence) = (backend.addr, backend.port, 0);
@@ -286,16 +287,6 @@ fn choose(ctx: &Ctx, service: &Service, from: usize, attempt: u32) -> bool {
         remember(ctx, service);
     }
     true
-}
-
-/// The backend of a slot. The set may just have become smaller; its first slot is then there as long as any.
-#[inline(always)]
-fn backend(slot: &mut BackendKey) -> Option<&'static Backend> {
-    if let Some(backend) = maps::backend(slot) {
-        return Some(backend);
-    }
-    slot.slot = 0;
-    maps::backend(slot)
 }
 
 /// Finds the backend that a client had last, if it may keep it.
@@ -343,7 +334,7 @@ fn remember(ctx: &Ctx, service: &Service) {
 /// Gives the packet the backend's address and port.
 #[inline(never)]
 fn address(ctx: &Ctx) -> Result<(), Drop> {
-    let found = maps::translation().ok_or(refused())?;
+    let found = maps::translation().ok_or_else(refused)?;
     let change = Change {
         end: End::Destination,
         from: &found.frontend.addr,
@@ -361,7 +352,7 @@ fn address(ctx: &Ctx) -> Result<(), Drop> {
 /// Makes an answer of a backend, or an ICMP error about a packet to it, look as if it were about the service.
 #[inline(never)]
 pub fn restore(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
-    let found = maps::translation().ok_or(refused())?;
+    let found = maps::translation().ok_or_else(refused)?;
     let mut tuple = packet.tuple.reversed();
     if packet.kind == Kind::Error {
         tuple = parse::quote(ctx, packet)?.ok_or(Drop::new(Reason::UNRELATED_ICMP_ERROR))?;

@@ -6,6 +6,7 @@
 //! differ. A set is numbered slots of `backends`; several frontends of a service share one. Whoever opens a connection takes a
 //! slot below the set's count; nothing else is computed per connection, however many services there are.
 
+use crate::packet::{GATEWAY_V4, GATEWAY_V6};
 use crate::{Addr, Be16, Tuple};
 
 row! {
@@ -205,6 +206,49 @@ row! {
     }
 }
 
+/// The gateway that a pod sees instead of itself when it answers for a service that it asked.
+#[inline(always)]
+#[must_use]
+pub const fn gateway(v4: bool) -> Addr {
+    if v4 {
+        Addr::v4(GATEWAY_V4)
+    } else {
+        Addr::v6(GATEWAY_V6)
+    }
+}
+
+/// What a backend sees of a packet that a client sends to its service.
+#[inline(always)]
+#[must_use]
+pub fn behind(sent: &Tuple, backend: &Addr, port: Be16) -> Tuple {
+    Tuple {
+        source: if sent.source == *backend {
+            gateway(backend.is_v4())
+        } else {
+            sent.source
+        },
+        destination: *backend,
+        destination_port: port,
+        ..*sent
+    }
+}
+
+/// The other way round: what the client sent that a backend sees so.
+#[inline(always)]
+#[must_use]
+pub fn before(seen: &Tuple, frontend: &Addr, port: Be16) -> Tuple {
+    Tuple {
+        source: if seen.source == gateway(seen.destination.is_v4()) {
+            seen.destination
+        } else {
+            seen.source
+        },
+        destination: *frontend,
+        destination_port: port,
+        ..*seen
+    }
+}
+
 /// A number for a connection, the same on every node, evenly spread.
 #[inline(always)]
 #[must_use]
@@ -237,6 +281,23 @@ mod tests {
         for count in [1, 2, 3, 7, 251] {
             assert_eq!(Service::slot(0, count), 0);
             assert_eq!(Service::slot(u32::MAX, count), count - 1);
+        }
+    }
+
+    #[test]
+    fn before_and_behind_are_each_others_inverse() {
+        let (frontend, other) = (Addr::v4([10, 96, 0, 10]), Addr::v4([10, 244, 1, 9]));
+        let sent = Tuple {
+            source: Addr::v4([10, 244, 1, 7]),
+            destination: frontend,
+            source_port: Be16::new(40_000),
+            destination_port: Be16::new(80),
+            proto: 6,
+        };
+        for backend in [other, sent.source] {
+            let seen = behind(&sent, &backend, Be16::new(8080));
+            assert_ne!(seen.source, seen.destination);
+            assert_eq!(before(&seen, &frontend, Be16::new(80)), sent);
         }
     }
 

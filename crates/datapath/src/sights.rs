@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The rows of `nat` of connections to services: two for each, which go with its row of `conntrack`.
 
+use datapath_common::NatEntry;
 use datapath_common::ct::{CtEntry, CtKey, Tuple};
-use datapath_common::service::Sight;
-use datapath_common::{Addr, Be16, NatEntry};
+use datapath_common::service::{Sight, before, behind};
 
 use crate::{HashMap, MapError};
 
@@ -21,7 +21,7 @@ pub(crate) fn of(
     let Some(frontend) = rows.get(&backend_sees)? else {
         return Ok(Vec::new());
     };
-    let client_sees = to(&sent, frontend.pod, frontend.port).sight(Sight::Client);
+    let client_sees = before(&sent, &frontend.pod, frontend.port).sight(Sight::Client);
     let mut keys = vec![backend_sees];
     let same = |row: NatEntry| (row.pod, row.port) == (sent.destination, sent.destination_port);
     if rows.get(&client_sees)?.is_some_and(same) {
@@ -40,7 +40,7 @@ pub(crate) fn is_of_a_connection(
     let connection = match sight {
         Sight::Backend => *sent,
         Sight::Client => {
-            let behind = to(sent, row.pod, row.port);
+            let behind = behind(sent, &row.pod, row.port);
             let frontend = rows.get(&behind.sight(Sight::Backend))?;
             let same = |row: NatEntry| (row.pod, row.port) == (sent.destination, sent.destination_port);
             if !frontend.is_some_and(same) {
@@ -51,13 +51,4 @@ pub(crate) fn is_of_a_connection(
     };
     let entry = conntrack.get(&connection.key().0)?;
     Ok(entry.is_some_and(|entry| entry.flags & CtEntry::SERVICE != 0))
-}
-
-/// The same packet to another end.
-fn to(sent: &Tuple, destination: Addr, destination_port: Be16) -> Tuple {
-    Tuple {
-        destination,
-        destination_port,
-        ..*sent
-    }
 }

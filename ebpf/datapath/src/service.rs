@@ -9,9 +9,9 @@ use aya_ebpf::bindings::__sk_buff;
 use datapath_common::ct::Tuple;
 use datapath_common::packet::{proto, tcp};
 use datapath_common::service::{
-    Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, hash,
+    Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, behind, gateway, hash,
 };
-use datapath_common::{CtKey, NatEntry, Reason};
+use datapath_common::{Addr, CtKey, NatEntry, Reason};
 
 use crate::maps::{self, Insertion};
 use crate::parse::{self, Kind, Packet};
@@ -27,12 +27,15 @@ pub enum Sent {
     ToNobody,
     /// The service has no backend.
     ToNoBackend,
+    /// It has none, and nobody is to be told.
+    ToSilence,
 }
 
 /// Codes of [`to_backend`]; the others are reasons to drop the packet, shifted by [`REASON_SHIFT`].
 const TO_BACKEND: u32 = 1;
 const TO_NOBODY: u32 = 2;
 const TO_NO_BACKEND: u32 = 3;
+const TO_SILENCE: u32 = 4;
 const REASON_SHIFT: u32 = 8;
 
 /// Addresses a packet to a backend, if it was sent to a service that clients [from here](datapath_common::service::INSIDE) may use.
@@ -45,6 +48,9 @@ pub fn send(ctx: &Ctx, packet: &mut Packet, own: bool, from: usize) -> Result<Se
     match to_backend(ctx.raw(), from as u32) {
         TO_BACKEND => {
             let done = maps::translation().ok_or_else(refused)?;
+            if packet.tuple.source == done.row.pod {
+                packet.tuple.source = gateway(packet.v4);
+            }
             packet.tuple.destination = done.row.pod;
             if packet.kind == Kind::Flow {
                 packet.tuple.destination_port = done.row.port;
@@ -54,6 +60,7 @@ pub fn send(ctx: &Ctx, packet: &mut Packet, own: bool, from: usize) -> Result<Se
         }
         TO_NOBODY => Ok(Sent::ToNobody),
         TO_NO_BACKEND => Ok(Sent::ToNoBackend),
+        TO_SILENCE => Ok(Sent::ToSilence),
         code => Err(Drop::new(Reason((code >> REASON_SHIFT) as u8))),
     }
 }
@@ -77,6 +84,7 @@ extern "C" fn to_backend(skb: *mut __sk_buff, from: u32) -> u32 {
         Ok(Sent::ToBackend) => TO_BACKEND,
         Ok(Sent::ToNobody) => TO_NOBODY,
         Ok(Sent::ToNoBackend) => TO_NO_BACKEND,
+        Ok(Sent::ToSilence) => TO_SILENCE,
         Err(drop) => u32::from(drop.reason().0) << REASON_SHIFT,
     }
 }
@@ -123,7 +131,11 @@ fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
     }
     let decided = found.packet.kind == Kind::Error || is_known(service, from) || open(ctx, service, from)?;
     if !decided {
-        return Ok(Sent::ToNoBackend);
+        return Ok(if service.has(Service::SILENT) {
+            Sent::ToSilence
+        } else {
+            Sent::ToNoBackend
+        });
     }
     address(ctx)?;
     Ok(Sent::ToBackend)
@@ -176,21 +188,11 @@ fn is_known(service: &Service, from: usize) -> bool {
     match tuple.proto {
         // A client that uses its port again is as good as a new one.
         proto::TCP if flags & (tcp::SYN | tcp::ACK) == tcp::SYN => {
-            found.backend_sees = behind(tuple, &found.row).key().0;
+            found.backend_sees = behind(tuple, &found.row.pod, found.row.port).key().0;
             maps::is_open(&found.backend_sees)
         }
         proto::TCP => true,
         _ => !service.has(Service::MEMBERS) || is_member(found, service, from),
-    }
-}
-
-/// What the backend sees of a packet that is sent to its service.
-#[inline(always)]
-fn behind(tuple: &Tuple, backend: &NatEntry) -> Tuple {
-    Tuple {
-        destination: backend.pod,
-        destination_port: backend.port,
-        ..*tuple
     }
 }
 
@@ -235,7 +237,7 @@ fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<bool, Drop> {
 /// Says how answers of the backend are to look; [`Insertion::Busy`]: those of another connection look otherwise.
 #[inline(never)]
 fn promise(ctx: &Ctx, found: &mut Translation) -> Insertion {
-    found.backend_sees = behind(&found.packet.tuple, &found.row).sight(Sight::Backend);
+    found.backend_sees = behind(&found.packet.tuple, &found.row.pod, found.row.port).sight(Sight::Backend);
     found.row.created = ctx.jiffies();
     found.answer = NatEntry {
         pod: found.packet.tuple.destination,
@@ -343,10 +345,27 @@ fn address(ctx: &Ctx) -> Result<(), Drop> {
         to_port: found.row.port,
     };
     if found.packet.kind == Kind::Error {
-        rewrite::error(ctx, &found.packet, &change)
-    } else {
-        rewrite::flow(ctx, &found.packet, &change)
+        return rewrite::error(ctx, &found.packet, &change);
     }
+    rewrite::flow(ctx, &found.packet, &change)?;
+    if found.packet.tuple.source == found.row.pod {
+        return from_gateway(ctx, found);
+    }
+    Ok(())
+}
+
+/// Who answers itself would take the answer for its own question: it sees its gateway instead.
+#[inline(never)]
+fn from_gateway(ctx: &Ctx, found: &Translation) -> Result<(), Drop> {
+    let (tuple, gateway) = (&found.packet.tuple, gateway(found.packet.v4));
+    let change = Change {
+        end: End::Source,
+        from: &tuple.source,
+        from_port: tuple.source_port,
+        to: &gateway,
+        to_port: tuple.source_port,
+    };
+    rewrite::flow(ctx, &found.packet, &change)
 }
 
 /// Makes an answer of a backend, or an ICMP error about a packet to it, look as if it were about the service.
@@ -377,5 +396,23 @@ pub fn restore(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     }
     rewrite::flow(ctx, packet, &change)?;
     (packet.tuple.source, packet.tuple.source_port) = (found.answer.pod, found.answer.port);
+    if packet.tuple.destination == gateway(packet.v4) {
+        return turn_back(ctx, packet, &found.frontend.addr);
+    }
+    Ok(())
+}
+
+/// An answer of a pod to its gateway, behind which it is itself.
+#[inline(never)]
+fn turn_back(ctx: &Ctx, packet: &mut Packet, pod: &Addr) -> Result<(), Drop> {
+    let change = Change {
+        end: End::Destination,
+        from: &packet.tuple.destination,
+        from_port: packet.tuple.destination_port,
+        to: pod,
+        to_port: packet.tuple.destination_port,
+    };
+    rewrite::flow(ctx, packet, &change)?;
+    packet.tuple.destination = *pod;
     Ok(())
 }

@@ -67,8 +67,15 @@ impl Drop {
     }
 
     /// Counts the packet, tells user space and returns the action for the kernel.
-    #[inline(never)]
+    #[inline(always)]
     pub fn emit(self, ctx: &Ctx, hook: Hook) -> i32 {
+        self.note(ctx, hook);
+        SHOT
+    }
+
+    /// Counts the packet and tells user space.
+    #[inline(never)]
+    pub fn note(self, ctx: &Ctx, hook: Hook) {
         let (reason, direction) = (self.reason(), direction(hook));
         maps::count(reason, direction, ctx.length());
         let told =
@@ -76,7 +83,6 @@ impl Drop {
         if !told {
             maps::count(Reason::EVENT_LOST, direction, ctx.length());
         }
-        SHOT
     }
 
     #[inline(always)]

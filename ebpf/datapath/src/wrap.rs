@@ -14,21 +14,14 @@ use datapath_common::{Addr, Be16, LocalNode, NodeConfig, Prefix, Reason, Tuple, 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::ctx::Room;
+use crate::header::{DONT_FRAGMENT, Ipv4, Ipv6, TTL, VERSION_6, VERSION_IHL};
 use crate::parse::{Bytes, Ethernet};
 use crate::{Ctx, Drop, Verdict, fib, maps};
 
 /// Bytes of the tunnel's own header without options.
 const HEADER_LEN: usize = 8;
-/// TTL or hop limit of outer packets.
-const TTL: u8 = 64;
-/// The flag "don't fragment" of IPv4: a router on the way says so instead of cutting the outer packet.
-const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
 /// Fragment offset and "more fragments" of IPv4.
 const FRAGMENT: u16 = 0x3fff;
-/// Version 4, five words.
-const VERSION_IHL: u8 = 0x45;
-/// Version 6 in the first of the four bytes of version, class and label.
-const VERSION_6: [u8; 4] = [0x60, 0, 0, 0];
 /// VXLAN: the network identifier is valid.
 const VXLAN_VALID: u8 = 0x08;
 /// Geneve: words of options, in the first byte; the two bits above are the version, which is 0.
@@ -40,32 +33,6 @@ const GENEVE_REFUSED: u8 = 0x80 | 0x40;
 const GENEVE_ETHERNET: Be16 = Be16::new(0x6558);
 /// Source ports say which flow is inside, so that the network spreads flows over its paths (RFC 7348 §5): the dynamic range.
 const SOURCE_PORTS: u16 = 0xc000;
-
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
-struct Ipv4 {
-    version_ihl: u8,
-    tos: u8,
-    total_length: Be16,
-    id: Be16,
-    fragment: Be16,
-    ttl: u8,
-    proto: u8,
-    check: Be16,
-    source: [u8; 4],
-    destination: [u8; 4],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
-struct Ipv6 {
-    version: [u8; 4],
-    payload_length: Be16,
-    next: u8,
-    hop_limit: u8,
-    source: [u32; 4],
-    destination: [u32; 4],
-}
 
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -97,7 +64,6 @@ struct Inside {
 }
 
 const INSIDE_LEN: usize = UDP_LEN + HEADER_LEN + ETH_LEN;
-const _: () = assert!(size_of::<Ipv4>() == IPV4_LEN && size_of::<Ipv6>() == IPV6_LEN);
 const _: () = assert!(size_of::<Inside>() == INSIDE_LEN);
 
 /// Wraps the packet and sends it to the node of `prefix`.

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use datapath::common::event::Hook;
-use datapath::common::packet::proto;
+use datapath::common::packet::{GATEWAY_V4, GATEWAY_V6, proto};
 use datapath::common::{Mac, Reason, Service};
 use datapath::{GcReport, TestRunOutput, Timeouts};
 use thalweg_tests_datapath::packet::{Path, ends, fragments, sums_hold};
@@ -163,13 +163,90 @@ fn a_service_without_backends_refuses_and_one_that_there_is_not_too() {
     }
     let (mut node, paths) = up(none);
     for path in paths {
+        let client = at(path.source, 40_000);
         for port in [80, 81] {
-            assert_eq!(node.from_pod(0, &path.tcp(40_000, port, "S")).retval, SHOT);
+            let refused = at(path.destination, port);
+            let sent = path.tcp_at(40_000, port, "S", 7);
+            went(&node.from_pod(0, &sent), refused, client);
+            let reset = node.from_pod(0, &sent).packet;
+            let tcp = &reset[reset.len() - 20..];
+            assert_eq!(tcp[8..12], 8_u32.to_be_bytes(), "acknowledges the SYN");
+            assert_eq!(tcp[13], 0x14, "RST, ACK");
+            let out = node.from_pod(0, &path.tcp(40_000, port, "A"));
+            assert_eq!(out.packet[out.packet.len() - 7], 0x04, "RST alone");
+            let datagram = path.udp(40_000, port);
+            let out = node.from_pod(0, &datagram);
+            complains(&out, (refused.ip(), client.ip()), (client, refused));
+            let reset = node.from_pod(0, &path.tcp(40_000, port, "R"));
+            assert_eq!(reset.retval, SHOT, "a refusal is not refused");
         }
     }
-    assert_eq!(node.count(Reason::SERVICE_BACKEND_NOT_FOUND), 4);
+    assert_eq!(node.count(Reason::SERVICE_BACKEND_NOT_FOUND), 20);
     assert!(node.datapath.conntrack().is_empty().unwrap());
     assert!(node.datapath.conntrack().nat().map().is_empty().unwrap());
+    let mut silent = Wanted::tcp(1, "10.96.0.10:80", &[]);
+    silent.flags |= Service::SILENT;
+    node.serve(&silent);
+    let path = Path::new(node.pods[0].mac, node.pods[0].v4, silent.frontend.ip());
+    assert_eq!(node.from_pod(0, &path.tcp(40_000, 80, "S")).retval, SHOT);
+}
+
+#[test]
+fn a_client_from_outside_is_refused_too() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(0);
+    node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &[]));
+    let path = Path {
+        to: wire_mac(&mut node),
+        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, Node::V4)
+    };
+    let out = from_wire(&mut node, &path.tcp(40_000, 30_080, "S"));
+    went(&out, at(path.destination, 30_080), at(path.source, 40_000));
+    assert_eq!(out.packet[..6], [2, 0, 0, 0, 0, 9], "to whom it came from");
+}
+
+#[test]
+fn a_pod_that_is_its_services_backend_talks_to_itself() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(0);
+    let itself: [IpAddr; 2] = [node.pods[0].v4.into(), node.pods[0].v6.into()];
+    let gateway: [IpAddr; 2] = [GATEWAY_V4.into(), GATEWAY_V6.into()];
+    for (id, family) in [(1, Family::V4), (2, Family::V6)] {
+        let (pod, gateway) = (itself[family as usize], gateway[family as usize]);
+        let service = frontend(family);
+        node.serve(&Wanted::tcp(id, &service.to_string(), &[at(pod, 8080)]));
+        let path = Path::new(node.pods[0].mac, pod, service.ip());
+        let answers = Path::new(node.pods[0].mac, pod, gateway);
+        for (flags, answer) in [("S", "SA"), ("A", "A"), ("FA", "FA"), ("R", "A")] {
+            went(
+                &node.from_pod(0, &path.tcp(40_000, 80, flags)),
+                at(gateway, 40_000),
+                at(pod, 8080),
+            );
+            went(
+                &node.from_pod(0, &answers.tcp(8080, 40_000, answer)),
+                service,
+                at(pod, 40_000),
+            );
+        }
+    }
+    let over = Timeouts {
+        tcp_closed: std::time::Duration::ZERO,
+        ..Timeouts::default()
+    };
+    let conntrack = node.datapath.conntrack();
+    assert_eq!(
+        conntrack
+            .collect_garbage(&over, &GcReport::default())
+            .unwrap()
+            .removed,
+        2
+    );
+    assert!(conntrack.nat().map().is_empty().unwrap());
 }
 
 #[test]

@@ -11,7 +11,9 @@ use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::Packet;
 use thalweg_ebpf::service::{self, Sent};
-use thalweg_ebpf::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, path_mtu, tunnel, wrap};
+use thalweg_ebpf::{
+    Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, path_mtu, refuse, tunnel, wrap,
+};
 
 #[classifier]
 fn from_wire(ctx: TcContext) -> i32 {
@@ -89,7 +91,8 @@ fn to_node(ctx: &Ctx, packet: &mut Packet, own: &Endpoint) -> Result<Verdict, Dr
     if maps::configured(NodeConfig::SERVICES) && own.has(Endpoint::SERVICE) {
         match service::send(ctx, packet, own.is_host(), OUTSIDE)? {
             Sent::ToBackend => return to_backend(ctx, packet),
-            Sent::ToNoBackend => return Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
+            Sent::ToNoBackend => return refuse::refuse(ctx, packet, Hook::FromWire),
+            Sent::ToSilence => return Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
             Sent::ToNobody if !own.is_host() => return Ok(Verdict::Pass),
             Sent::ToNobody => {}
         }

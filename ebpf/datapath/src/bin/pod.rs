@@ -11,7 +11,7 @@ use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::conntrack::Towards;
 use thalweg_ebpf::parse::{self, Ethernet, Kind, Packet};
 use thalweg_ebpf::service::{self, Sent};
-use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd};
+use thalweg_ebpf::{Ctx, Drop, Verdict, arp, conntrack, fib, forward, maps, nd, refuse};
 
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
@@ -50,7 +50,10 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
     if maps::configured(NodeConfig::SERVICES)
         && let Some(to) = destination.filter(|to| to.has(Endpoint::SERVICE))
     {
-        destination = to_service(ctx, packet, to)?;
+        match to_service(ctx, packet, to)? {
+            Next::To(backend) => destination = backend,
+            Next::Done(verdict) => return Ok(verdict),
+        }
     }
     let towards = if destination.is_some() {
         Towards::Here
@@ -58,6 +61,10 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
         Towards::Elsewhere
     };
     conntrack::track(ctx, packet, towards)?;
+    if packet.from_service && destination.is_none() {
+        // To itself, by way of its gateway.
+        destination = maps::endpoint(&packet.tuple.destination);
+    }
     if maps::configured(NodeConfig::HOST_ROUTING) || packet.through_host {
         return Ok(Verdict::Stack);
     }
@@ -69,19 +76,25 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
     }
 }
 
-/// What the pod sends to a service goes to a backend; returns who on this node that is, or whom else the packet is for.
+/// Where a packet goes on.
+enum Next {
+    /// To whom of this node, or to somewhere else.
+    To(Option<&'static Endpoint>),
+    /// Nowhere.
+    Done(Verdict),
+}
+
+/// What the pod sends to a service goes to a backend.
 #[inline(always)]
-fn to_service(
-    ctx: &Ctx,
-    packet: &mut Packet,
-    to: &'static Endpoint,
-) -> Result<Option<&'static Endpoint>, Drop> {
+fn to_service(ctx: &Ctx, packet: &mut Packet, to: &'static Endpoint) -> Result<Next, Drop> {
     match service::send(ctx, packet, to.is_host(), INSIDE)? {
         Sent::ToBackend => {
-            Ok(maps::endpoint(&packet.tuple.destination).filter(|backend| backend.is_somebody()))
+            let backend = maps::endpoint(&packet.tuple.destination);
+            Ok(Next::To(backend.filter(|backend| backend.is_somebody())))
         }
-        Sent::ToNobody if to.is_host() => Ok(Some(to)),
-        Sent::ToNobody | Sent::ToNoBackend => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
+        Sent::ToNobody if to.is_host() => Ok(Next::To(Some(to))),
+        Sent::ToNobody | Sent::ToNoBackend => refuse::refuse(ctx, packet, Hook::FromPod).map(Next::Done),
+        Sent::ToSilence => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
     }
 }
 

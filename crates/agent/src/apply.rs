@@ -13,6 +13,7 @@ mod host;
 mod path_mtu;
 mod pools;
 mod routes;
+mod services;
 mod survey;
 mod worker;
 
@@ -34,11 +35,13 @@ use crate::endpoints::{Endpoints, Expedite, Kernel, NamespaceId, Steps};
 use crate::masquerade::Masquerade;
 use crate::tunnel::Tunnel;
 
-pub use client::{Calls, Client, Command};
+pub use client::{Calls, Client, Command, LookAtServices};
 pub use detour::is_detour;
 pub use host::{HOST_LINK, HOST_PEER};
 pub use pools::Applied;
 use pools::Pools;
+pub(crate) use services::is_ours as is_service;
+pub use services::{HealthChecks, News, ServiceTables, Services, ServicesView};
 use worker::Worker;
 
 /// Commands that may wait; the CNI server lets fewer calls in.
@@ -61,6 +64,8 @@ pub struct Options {
     pub tunnel: Option<Tunnel>,
     /// Whether and how pods' connections to the world have the node's address there.
     pub masquerade: Option<Masquerade>,
+    /// How services are served, if that is ours to do.
+    pub services: Option<loadbalancer::Settings>,
     /// Where the rates of all pods are limited.
     pub limited: RateLimits,
     /// Whether a plugin after ours gives pods the hardware address that they are to have (`tuning`).
@@ -86,6 +91,8 @@ pub struct Parts {
     pub nodes: Table<Node>,
     /// What the operator has granted this node; nothing where addresses come from its Node.
     pub granted: Option<Table<NodePools>>,
+    /// What services are made of; of no use without the option.
+    pub services: Option<ServiceTables>,
     /// Where endpoints are published.
     pub endpoints: Writer<Endpoint>,
     /// The histograms of ADD.
@@ -115,6 +122,8 @@ pub struct View {
     pub conntrack: GcReport,
     /// What new connections of pods to the world get, if they are masqueraded.
     pub masquerade: Option<datapath::Masquerade>,
+    /// Services, if they are ours to serve.
+    pub services: Option<ServicesView>,
 }
 
 /// The way to a pod network, and whether it is in force.
@@ -133,6 +142,8 @@ pub struct Apply {
     pub client: Client,
     /// What is published.
     pub view: watch::Receiver<View>,
+    /// What load balancers may ask this node.
+    pub health_checks: watch::Receiver<HealthChecks>,
     thread: JoinHandle<()>,
     collector: JoinHandle<()>,
 }
@@ -174,11 +185,15 @@ pub fn start(options: Options, parts: Parts) -> Result<Apply, StartError> {
     let (forget, collector) = collector::start(conntrack, schedule, client.clone(), published.clone())?;
     let endpoints = Endpoints::new(parts.endpoints, parts.steps, options.behind.is_some());
     let pools = Pools::new(&options.node_name, parts.granted);
+    let (health_checks, checked) = watch::channel(HealthChecks::new());
+    let settings = options.services.clone().zip(parts.services);
+    let services =
+        settings.map(|(settings, tables)| Services::new(settings, tables, health_checks, &kernel.datapath));
     let mut worker = Worker::new(
         options,
         kernel,
         endpoints,
-        (parts.nodes, pools),
+        (parts.nodes, pools, services),
         published,
         forget,
     );
@@ -189,6 +204,7 @@ pub fn start(options: Options, parts: Parts) -> Result<Apply, StartError> {
     Ok(Apply {
         client,
         view,
+        health_checks: checked,
         thread,
         collector,
     })

@@ -3,6 +3,7 @@
 
 mod events;
 mod health;
+mod services;
 mod status;
 mod views;
 
@@ -110,6 +111,8 @@ fn full(site: Site) -> Router {
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/endpoints/{first}/{second}", get(endpoint))
         .route("/v1/nodes", get(nodes))
+        .route("/v1/services", get(services::list))
+        .route("/v1/services/{namespace}/{name}", get(services::get))
         .route("/v1/ipam", get(ipam))
         .route("/v1/maps", get(maps))
         .route("/v1/maps/{name}", get(map_rows))

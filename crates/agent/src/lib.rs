@@ -21,5 +21,6 @@ pub mod plugin;
 pub mod privileges;
 pub mod readiness;
 pub mod run;
+mod services;
 mod taint;
 pub mod tunnel;

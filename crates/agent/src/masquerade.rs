@@ -161,6 +161,7 @@ mod tests {
             name: "a".into(),
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_cidrs: Vec::new(),
+            zone: None,
         };
         let masquerade = Masquerade {
             ipv4: true,

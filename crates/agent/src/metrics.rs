@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use state::Status;
 
-use crate::apply::View;
+use crate::apply::{ServicesView, View};
 use crate::health::Kind;
 use crate::observe::{Observed, resident_bytes};
 
@@ -32,6 +32,7 @@ impl Collector for Scrape {
         self.endpoints(out, &view)?;
         self.kubernetes(out)?;
         self.health(out)?;
+        services(out, &view)?;
         apply(out, &view)
     }
 }
@@ -310,6 +311,90 @@ impl Scrape {
             skipped,
         )
     }
+}
+
+fn services(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {
+    let Some(view) = &view.services else { return Ok(()) };
+    let totals = view.totals;
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let gauges: [(&str, &str, usize); 5] = [
+        (
+            "thalweg_services",
+            "Services and pods with ports of the node that have a frontend",
+            totals.owners,
+        ),
+        (
+            "thalweg_service_frontends",
+            "Frontends of services",
+            totals.frontends,
+        ),
+        (
+            "thalweg_service_backends",
+            "Slots of backends of services",
+            totals.backends,
+        ),
+        (
+            "thalweg_services_refused",
+            "Services of which something is refused",
+            totals.refused,
+        ),
+        (
+            "thalweg_services_failed",
+            "Services that could not be written",
+            totals.failed,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.gauge(name, help, count(value))?;
+    }
+    let [frontends_max, backends_max] = view.limits;
+    let pressure = |used: usize, max: u32| used as f64 / f64::from(max.max(1));
+    let maps = [
+        (
+            vec![("map", "services".to_owned())],
+            pressure(totals.frontends, frontends_max),
+        ),
+        (
+            vec![("map", "backends".to_owned())],
+            pressure(totals.backends, backends_max),
+        ),
+    ];
+    out.gauges(
+        "thalweg_service_map_pressure",
+        "How full a map of services is, 0 to 1",
+        maps,
+    )?;
+    service_counters(out, view)
+}
+
+fn service_counters(out: &mut Out<'_, '_>, view: &ServicesView) -> fmt::Result {
+    let [written, deleted] = view.rows;
+    let counters: [(&str, &str, u64); 4] = [
+        (
+            "thalweg_service_rows_written",
+            "Rows of services written",
+            written,
+        ),
+        (
+            "thalweg_service_rows_deleted",
+            "Rows of services deleted",
+            deleted,
+        ),
+        (
+            "thalweg_service_maps_full",
+            "Writes of services that found a map full",
+            view.full,
+        ),
+        (
+            "thalweg_service_events_lost",
+            "Events about services that could not be queued",
+            view.news_lost,
+        ),
+    ];
+    for (name, help, value) in counters {
+        out.counter(name, help, value)?;
+    }
+    Ok(())
 }
 
 fn apply(out: &mut Out<'_, '_>, view: &View) -> fmt::Result {

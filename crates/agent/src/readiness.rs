@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{info, warn};
 
-use crate::apply::View;
+use crate::apply::{ServicesView, View};
 use crate::cni_server::SocketFile;
 use crate::conflist::{Conflist, ConflistError, FILE, Others};
 use crate::observe::Observed;
@@ -65,7 +65,9 @@ pub struct Facts<'a> {
 /// What must be the case before the container runtime is told about us.
 #[must_use]
 pub fn conditions(facts: &Facts<'_>) -> Vec<Condition> {
-    vec![kubernetes(facts), node(facts), host(facts.view), routes(facts)]
+    let mut all = vec![kubernetes(facts), node(facts), host(facts.view), routes(facts)];
+    all.extend(facts.view.services.as_ref().map(services));
+    all
 }
 
 fn fulfilled(name: &str, message: String) -> Condition {
@@ -164,6 +166,29 @@ fn host(view: &View) -> Condition {
             format!("programs are attached to {}", view.devices.join(", ")),
         ),
         problems => missing(NAME, problems.join("; ")),
+    }
+}
+
+/// Without services a new pod finds no name. One that is in trouble is shown, and does not keep pods from the others.
+fn services(view: &ServicesView) -> Condition {
+    const NAME: &str = "services";
+    let totals = view.totals;
+    match view.in_sync {
+        true if totals.failed > 0 => fulfilled(
+            NAME,
+            format!(
+                "{} are served; {} are not wholly in force: {}",
+                totals.owners,
+                totals.failed,
+                view.problems.join("; ")
+            ),
+        ),
+        true => fulfilled(NAME, format!("{} are served", totals.owners)),
+        false => missing(
+            NAME,
+            "they are not in force yet: waiting for services, endpoint slices and nodes of the API"
+                .to_owned(),
+        ),
     }
 }
 

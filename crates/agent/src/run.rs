@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-use crate::apply::{self, Apply, Parts};
+use crate::apply::{self, Apply, Parts, ServiceTables};
 use crate::cluster_pool::{self, ClusterPool};
 use crate::cni_server::{self, SocketFile};
 use crate::conflist::Conflist;
@@ -34,6 +34,7 @@ use crate::observe::Observed;
 use crate::plugin::Plugin;
 use crate::privileges;
 use crate::readiness::{self, Readiness, Runtime};
+use crate::services;
 use crate::taint;
 use crate::tunnel::Tunnel;
 
@@ -83,7 +84,8 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     let socket = listener.file().clone();
     let kernel = tokio::task::spawn_blocking({
         let (config, nodes, granted) = (config.clone(), tables.nodes.clone(), tables.granted());
-        move || Kernel::start(&config, nodes, granted)
+        let services = tables.services.clone();
+        move || Kernel::start(&config, (nodes, granted, services))
     });
     let kernel = tokio::select! {
         kernel = kernel => kernel??,
@@ -96,6 +98,9 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     if let Some(pool) = &tables.cluster_pool {
         tokio::task::spawn(apply::forward(pool.granted.clone(), kernel.apply.client.clone()));
         pool.report(kernel.apply.view.clone());
+    }
+    if let Some(services) = &tables.services {
+        services::follow(services, &kernel.apply);
     }
     let agent_socket = http::bind(&config.agent_socket())?;
     let metrics_socket = match config.metrics_address {
@@ -160,6 +165,8 @@ struct Tables {
     watches: Vec<watch::Receiver<WatchStatus>>,
     /// Where the operator hands addresses out.
     cluster_pool: Option<ClusterPool>,
+    /// Where services are ours to serve.
+    services: Option<ServiceTables>,
 }
 
 impl Tables {
@@ -176,12 +183,18 @@ impl Tables {
         let (client, name) = (api.client.clone(), config.node_name.clone());
         tokio::task::spawn(async move { k8s::watch_pods(client, &name, pods_writer, pods_status).await });
         let mut watches = vec![nodes_watch, pods_watch];
+        let services = config.services.is_some().then(|| {
+            let (services, more) = services::watch(api, &pods);
+            watches.extend(more);
+            services
+        });
         match config.ipam_mode {
             IpamMode::Kubernetes => Self {
                 nodes,
                 pods,
                 watches,
                 cluster_pool: None,
+                services,
             },
             IpamMode::ClusterPool => {
                 let pool = cluster_pool::start(config, api, nodes, pods.clone());
@@ -191,6 +204,7 @@ impl Tables {
                     pods,
                     watches,
                     cluster_pool: Some(pool),
+                    services,
                 }
             }
         }
@@ -213,7 +227,10 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn start(config: &Config, nodes: Table<Node>, granted: Option<Table<NodePools>>) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        (nodes, granted, services): (Table<Node>, Option<Table<NodePools>>, Option<ServiceTables>),
+    ) -> anyhow::Result<Self> {
         let tunnel = tunnel(config)?;
         let tunnel_port = tunnel.map(|tunnel| tunnel.reserve_port()).transpose()?.flatten();
         let mut datapath = Datapath::load(&datapath_options(config, tunnel.as_ref()))?;
@@ -225,6 +242,7 @@ impl Kernel {
             datapath,
             nodes,
             granted,
+            services,
             endpoints: writer,
             steps: steps.clone(),
         };
@@ -283,14 +301,23 @@ fn datapath_options(config: &Config, tunnel: Option<&Tunnel>) -> datapath::Optio
         0
     };
     let families = NodeConfig::IPV4 | NodeConfig::IPV6;
-    let node = NodeConfig::new(families | host_routing | masquerade | chained);
+    let services = if config.services.is_some() {
+        NodeConfig::SERVICES
+    } else {
+        0
+    };
+    let node = NodeConfig::new(families | host_routing | masquerade | chained | services);
     datapath::Options {
         bpffs: config.bpffs.clone(),
         node: tunnel.map_or(node, |tunnel| tunnel.configure(node)),
         limits: Limits {
             conntrack_max: config.conntrack.max_entries.unwrap_or(0),
             endpoints_max: 0,
-            services_max: 0,
+            services_max: config
+                .services
+                .as_ref()
+                .and_then(|services| services.services_max)
+                .unwrap_or(0),
             events_bytes: config.event_ring_bytes,
         },
         attach: AttachMode::Auto,
@@ -306,6 +333,7 @@ fn apply_options(config: &Config, tunnel: Option<Tunnel>, timeouts: Timeouts) ->
         direct_node_routes: config.direct_node_routes == DirectNodeRoutes::Auto,
         tunnel,
         masquerade: masquerade(config),
+        services: config.services.as_ref().map(services::settings),
         cni_socket: config.cni.socket.clone(),
         limited: limited(config),
         tuned: config.cni.chained.iter().any(|one| one.kind() == "tuning"),

@@ -302,6 +302,7 @@ mod tests {
             name: name.into(),
             addresses: vec![address.parse().unwrap()],
             pod_cidrs: vec![cidr.parse().unwrap()],
+            zone: None,
         }
     }
 

@@ -10,3 +10,6 @@ pub mod crd;
 
 /// The taint that keeps pods off a new node until its agent is ready, which takes it away.
 pub const NOT_READY_TAINT: &str = "node.thalweg.io/agent-not-ready";
+
+/// On a Service: how its backends are chosen, `random` or `maglev`, if not as the agent's setting `loadBalancer.algorithm` says.
+pub const ALGORITHM_ANNOTATION: &str = "service.thalweg.io/lb-algorithm";

@@ -9,8 +9,12 @@ use aya::Ebpf;
 use datapath_common::ct::{CtKey, Tuple};
 use datapath_common::maps::{self, Kind, Spec};
 use datapath_common::packet::proto;
+use datapath_common::service::{
+    Affinity, AffinityKey, Backend, BackendKey, INSIDE, MemberKey, OUTSIDE, SOURCE_SERVICE_BITS, Service,
+    ServiceKey, SocketKey, SocketPeer, SourceKey,
+};
 use datapath_common::{
-    Addr, CtEntry, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry, Prefix,
+    Addr, Be16, CtEntry, Endpoint, FragmentEntry, FragmentKey, LocalNode, NatAddress, NatEntry, Prefix,
 };
 use ipnet::IpNet;
 
@@ -91,6 +95,7 @@ fn map_info(loaded: &Loaded, spec: &Spec) -> Result<MapInfo, MapError> {
         name if name == maps::MEMBERS.name => Some(loaded.services.members().len()? as u64),
         name if name == maps::AFFINITY.name => Some(loaded.services.affinity().len()? as u64),
         name if name == maps::SOCKETS.name => Some(loaded.services.sockets().len()? as u64),
+        name if name == maps::SOURCES.name => Some(loaded.services.source_keys()?.len() as u64),
         _ => None,
     };
     let kind = match kind {
@@ -149,6 +154,18 @@ pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, M
         }
         name if name == maps::FRAGMENTS.name => loaded.fragments.rows()?.iter().map(fragment).collect(),
         name if name == maps::PREFIXES.name => loaded.prefixes.rows()?.iter().map(prefix).collect(),
+        name if name == maps::SERVICES.name => {
+            loaded.services.frontends().rows()?.iter().map(frontend).collect()
+        }
+        name if name == maps::BACKENDS.name => {
+            loaded.services.backends().rows()?.iter().map(backend).collect()
+        }
+        name if name == maps::MEMBERS.name => loaded.services.members().rows()?.iter().map(member).collect(),
+        name if name == maps::AFFINITY.name => {
+            loaded.services.affinity().rows()?.iter().map(affinity).collect()
+        }
+        name if name == maps::SOURCES.name => loaded.services.source_keys()?.iter().map(source).collect(),
+        name if name == maps::SOCKETS.name => loaded.services.sockets().rows()?.iter().map(socket).collect(),
         name if name == maps::NODE.name => vec![local_node(&loaded.node.get()?)],
         name if name == maps::EVENTS.name || name == maps::WAYS.name => Vec::new(),
         _ => return Ok(None),
@@ -157,8 +174,11 @@ pub(crate) fn dump(loaded: &Loaded, name: &str) -> Result<Option<Vec<MapRow>>, M
 }
 
 fn endpoint(row: &Endpoint) -> String {
-    if row.is_host() {
-        return "host".to_owned();
+    match (row.is_host(), row.has(Endpoint::SERVICE)) {
+        (true, true) => return "host service".to_owned(),
+        (true, false) => return "host".to_owned(),
+        (false, true) if row.ifindex == 0 => return "service".to_owned(),
+        (false, _) => {}
     }
     let Endpoint {
         ifindex,
@@ -280,6 +300,85 @@ fn fragment((key, entry): &(FragmentKey, FragmentEntry)) -> MapRow {
     MapRow {
         key: format!("{} -> {} id={id:#x}", key.source, key.destination),
         value: format!("{} ports={source}/{destination}", protocol(entry.proto)),
+    }
+}
+
+fn at(addr: Addr, port: Be16) -> SocketAddr {
+    SocketAddr::new(addr.to_ip(), port.get())
+}
+
+fn frontend((key, row): &(ServiceKey, Service)) -> MapRow {
+    let named = [
+        (Service::EXTERNAL, "external"),
+        (Service::KEEP_SOURCE, "keep-source"),
+        (Service::HASHED, "hashed"),
+        (Service::SILENT, "silent"),
+        (Service::RANGES, "ranges"),
+        (Service::MEMBERS, "members"),
+    ];
+    let flags: String = named
+        .iter()
+        .filter(|(flag, _)| row.has(*flag))
+        .map(|(_, name)| format!(" {name}"))
+        .collect();
+    let side = |side: usize| format!("set={} count={}", row.sets[side], row.counts[side]);
+    MapRow {
+        key: format!("{}/{}", at(key.addr, key.port), protocol(key.proto)),
+        value: format!(
+            "id={} inside: {} outside: {} affinity_ticks={}{flags}",
+            row.id,
+            side(INSIDE),
+            side(OUTSIDE),
+            row.affinity
+        ),
+    }
+}
+
+fn backend((key, row): &(BackendKey, Backend)) -> MapRow {
+    MapRow {
+        key: format!("set={} slot={}", key.set, key.slot),
+        value: at(row.addr, row.port).to_string(),
+    }
+}
+
+fn member((key, slot): &(MemberKey, u32)) -> MapRow {
+    MapRow {
+        key: format!("set={} {}", key.set, at(key.addr, key.port)),
+        value: format!("slot={slot}"),
+    }
+}
+
+/// A socket's client is the number of its network namespace, which looks like an address.
+fn affinity((key, row): &(AffinityKey, Affinity)) -> MapRow {
+    MapRow {
+        key: format!("id={} client {}", key.service, key.client),
+        value: format!("{} last_used={}", at(row.addr, row.port), row.last_used),
+    }
+}
+
+fn source(key: &SourceKey) -> MapRow {
+    let bits = key.length.saturating_sub(SOURCE_SERVICE_BITS);
+    let addr = Addr::from_quarters(key.addr);
+    let bits = if addr.is_v4() {
+        bits.saturating_sub(96)
+    } else {
+        bits
+    };
+    MapRow {
+        key: format!("id={} {addr}/{bits}", key.service),
+        value: "may come".to_owned(),
+    }
+}
+
+fn socket((key, row): &(SocketKey, SocketPeer)) -> MapRow {
+    MapRow {
+        key: format!("cookie={} {}", key.cookie, at(key.addr, key.port)),
+        value: format!(
+            "believes to talk to {}/{} set={}",
+            at(row.addr, row.port),
+            protocol(row.proto),
+            row.set
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use datapath_common::service::{
     SourceKey,
 };
 
-use crate::HashMap;
+use crate::{HashMap, MapError};
 
 /// Handles to the maps of services. Write in this order, so that no program finds a row whose others are missing: backends, members and
 /// sources, then the frontend, then the address in `endpoints`; and delete in the other.
@@ -53,6 +53,19 @@ impl Services {
     #[must_use]
     pub const fn sources(&self) -> &HashMap<SourceKey, u32> {
         &self.sources
+    }
+
+    /// The networks of clients that have a row.
+    pub fn source_keys(&self) -> Result<Vec<SourceKey>, MapError> {
+        let mut keys: Vec<SourceKey> = Vec::new();
+        // Only the apply loop removes rows, and it does not while it reads; the bound is for a map that others write to.
+        for _ in 0..=self.sources.max_entries() {
+            let Some(next) = self.sources.next_key(keys.last())? else {
+                break;
+            };
+            keys.push(next);
+        }
+        Ok(keys)
     }
 
     /// Sockets that believe to talk to a service.

@@ -25,7 +25,7 @@ pub enum Severity {
     Warning,
 }
 
-/// Writes events about cluster-wide objects of ours.
+/// Writes events.
 #[derive(Clone)]
 pub struct Reporter {
     client: Client,
@@ -56,23 +56,51 @@ impl Reporter {
         reason: &str,
         message: &str,
     ) {
+        let object = ObjectReference {
+            api_version: Some(format!("{}/{}", api::crd::GROUP, api::crd::VERSION)),
+            kind: Some(kind.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.report_on(object, severity, reason, message).await;
+    }
+
+    /// The same about an object of Kubernetes' own that is in a namespace.
+    pub async fn report_about(
+        &self,
+        (kind, namespace, name, uid): (&str, &str, &str, &str),
+        severity: Severity,
+        reason: &str,
+        message: &str,
+    ) {
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some(kind.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
+            ..ObjectReference::default()
+        };
+        self.report_on(object, severity, reason, message).await;
+    }
+
+    async fn report_on(&self, object: ObjectReference, severity: Severity, reason: &str, message: &str) {
         let message: String = message.chars().take(MESSAGE_MAX).collect();
         let mut hasher = DefaultHasher::new();
-        (uid, reason, &message).hash(&mut hasher);
+        (&object.uid, reason, &message).hash(&mut hasher);
         let now = Time(Timestamp::now());
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:016x}", hasher.finish())),
-                namespace: Some(NAMESPACE.to_owned()),
+                name: Some(format!(
+                    "{}.{:016x}",
+                    object.name.as_deref().unwrap_or_default(),
+                    hasher.finish()
+                )),
+                namespace: Some(object.namespace.as_deref().unwrap_or(NAMESPACE).to_owned()),
                 ..ObjectMeta::default()
             },
-            involved_object: ObjectReference {
-                api_version: Some(format!("{}/{}", api::crd::GROUP, api::crd::VERSION)),
-                kind: Some(kind.to_owned()),
-                name: Some(name.to_owned()),
-                uid: Some(uid.to_owned()),
-                ..ObjectReference::default()
-            },
+            involved_object: object,
             reason: Some(reason.to_owned()),
             message: Some(message),
             type_: Some(
@@ -98,7 +126,8 @@ impl Reporter {
     }
 
     async fn write(&self, event: &Event) -> Result<(), kube::Error> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let namespace = event.metadata.namespace.as_deref().unwrap_or(NAMESPACE);
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         match api.create(&PostParams::default(), event).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let name = event.metadata.name.as_deref().unwrap_or_default();

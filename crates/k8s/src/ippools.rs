@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
+use crate::names::Names;
 use crate::objects::{MachineObject, ObjectError, Parse};
 
 /// An answer that takes longer than this is one that did not come.
@@ -83,7 +84,7 @@ impl Parse for IpPool {
         meta.name.clone().unwrap_or_default()
     }
 
-    fn parse(object: PoolObject) -> Result<Self, ObjectError> {
+    fn parse(object: PoolObject, _names: &mut Names) -> Result<Self, ObjectError> {
         Ok(crd::pool(meta(object.metadata), &object.spec, object.status)?)
     }
 }
@@ -95,7 +96,7 @@ impl Parse for NodePools {
         meta.name.clone().unwrap_or_default()
     }
 
-    fn parse(object: NodePoolsObject) -> Result<Self, ObjectError> {
+    fn parse(object: NodePoolsObject, _names: &mut Names) -> Result<Self, ObjectError> {
         Ok(crd::node_pools(
             meta(object.metadata),
             object.spec,
@@ -304,8 +305,14 @@ impl IpPools {
             pools => pools?,
         };
         let nodes = self.nodes().list(&params).await?;
-        let pools = pools.items.into_iter().map(IpPool::parse);
-        let nodes = nodes.items.into_iter().map(NodePools::parse);
+        let pools = pools
+            .items
+            .into_iter()
+            .map(|object| IpPool::parse(object, &mut Names::default()));
+        let nodes = nodes
+            .items
+            .into_iter()
+            .map(|object| NodePools::parse(object, &mut Names::default()));
         Ok(Some((
             pools.collect::<Result<_, _>>()?,
             nodes.collect::<Result<_, _>>()?,
@@ -358,11 +365,13 @@ fn outcome<T>(answer: Result<T, kube::Error>, done: impl Fn(T) -> Outcome) -> Ou
 
 /// An object that was written and comes back as something that cannot be understood counts as unknown.
 fn pool_outcome(object: PoolObject) -> Outcome {
-    IpPool::parse(object).map_or(Outcome::Unknown, |pool| Outcome::Pool(Box::new(pool)))
+    IpPool::parse(object, &mut Names::default())
+        .map_or(Outcome::Unknown, |pool| Outcome::Pool(Box::new(pool)))
 }
 
 fn node_outcome(object: NodePoolsObject) -> Outcome {
-    NodePools::parse(object).map_or(Outcome::Unknown, |node| Outcome::Node(Box::new(node)))
+    NodePools::parse(object, &mut Names::default())
+        .map_or(Outcome::Unknown, |node| Outcome::Node(Box::new(node)))
 }
 
 /// Only an answer of the API itself says for certain that nothing was written.

@@ -16,7 +16,9 @@ mod definitions;
 mod events;
 mod ippools;
 mod lease;
+mod names;
 mod objects;
+mod services;
 mod taint;
 mod watch;
 
@@ -27,5 +29,6 @@ pub use ippools::{IpPools, ListError, ReportError, service_cidrs};
 pub use lease::{Election, LeaseTimes, Standing};
 pub use taint::remove_taint;
 pub use watch::{
-    WatchStatus, watch_machines, watch_namespaces, watch_node_pools, watch_nodes, watch_pods, watch_pools,
+    WatchStatus, watch_endpoint_slices, watch_machines, watch_namespaces, watch_node_pools, watch_nodes,
+    watch_pods, watch_pools, watch_services,
 };

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The little that we read of Kubernetes objects, and what becomes of it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -10,10 +9,13 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use model::{Machine, Namespace, Node, Pod, PodRef};
+use model::{HostPort, Machine, Namespace, Node, Pod, PodRef};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use state::{PodKey, Row};
+
+use crate::names::Names;
+use crate::services::{some_port, transport};
 
 /// Why an object was skipped.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +49,7 @@ impl<T: Default> Default for Lenient<T> {
 }
 
 impl<T> Lenient<T> {
-    fn get(self, field: &'static str) -> Result<T, ObjectError> {
+    pub(crate) fn get(self, field: &'static str) -> Result<T, ObjectError> {
         match self {
             Self::Good(value) => Ok(value),
             Self::Broken(_) => Err(ObjectError::Shape(field)),
@@ -55,12 +57,19 @@ impl<T> Lenient<T> {
     }
 }
 
+/// The zone of a node.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// A row that an object becomes.
 pub(crate) trait Parse: Row {
     type Object: Resource<DynamicType = ()>;
 
+    /// Objects per answer while listing: a Node has some twenty kilobytes, and a whole answer is in memory at once.
+    const PAGE_SIZE: u32 = 100;
+
     fn key_of(meta: &ObjectMeta) -> Self::Key;
-    fn parse(object: Self::Object) -> Result<Self, ObjectError>;
+    /// Names that many objects have are taken from `names`.
+    fn parse(object: Self::Object, names: &mut Names) -> Result<Self, ObjectError>;
 }
 
 /// What we read of a Node.
@@ -108,6 +117,27 @@ pub(crate) struct PodObject {
 struct PodSpec {
     #[serde(rename = "hostNetwork", default)]
     host_network: Lenient<Option<bool>>,
+    #[serde(default)]
+    containers: Lenient<Option<Vec<Container>>>,
+    #[serde(rename = "initContainers", default)]
+    init_containers: Lenient<Option<Vec<Container>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    ports: Option<Vec<ContainerPort>>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    container_port: i64,
+    host_port: Option<i64>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
+    protocol: Option<String>,
 }
 
 impl Parse for Node {
@@ -117,11 +147,15 @@ impl Parse for Node {
         meta.name.clone().unwrap_or_default()
     }
 
-    fn parse(object: NodeObject) -> Result<Self, ObjectError> {
+    fn parse(object: NodeObject, _names: &mut Names) -> Result<Self, ObjectError> {
         let name = object
             .metadata
             .name
             .ok_or(ObjectError::Missing("metadata.name"))?;
+        let zone = object
+            .metadata
+            .labels
+            .and_then(|mut labels| labels.remove(ZONE_LABEL));
         let mut cidrs = object.spec.pod_cidrs.get("spec.podCIDRs")?.unwrap_or_default();
         if cidrs.is_empty() {
             cidrs.extend(
@@ -146,6 +180,7 @@ impl Parse for Node {
                 .map(|address| parse_address(address.address))
                 .collect::<Result<_, _>>()?,
             pod_cidrs: cidrs.into_iter().map(parse_cidr).collect::<Result<_, _>>()?,
+            zone: zone.filter(|zone| !zone.is_empty()),
         })
     }
 }
@@ -183,8 +218,13 @@ impl Parse for Pod {
         }
     }
 
-    fn parse(object: PodObject) -> Result<Self, ObjectError> {
+    fn parse(object: PodObject, _names: &mut Names) -> Result<Self, ObjectError> {
         let metadata = object.metadata;
+        let host_network = object.spec.host_network.get("spec.hostNetwork")?.unwrap_or(false);
+        let host_ports = match host_network {
+            true => Vec::new(),
+            false => host_ports(object.spec.containers, object.spec.init_containers)?,
+        };
         Ok(Self {
             pod: PodRef {
                 namespace: metadata
@@ -194,10 +234,47 @@ impl Parse for Pod {
                 uid: metadata.uid.unwrap_or_default(),
             },
             labels: metadata.labels.unwrap_or_default(),
-            host_network: object.spec.host_network.get("spec.hostNetwork")?.unwrap_or(false),
+            host_network,
             pool: pool_of(metadata.annotations),
+            host_ports,
         })
     }
+}
+
+/// Of the containers that run all the time: an init container does if it is always started again.
+fn host_ports(
+    containers: Lenient<Option<Vec<Container>>>,
+    init: Lenient<Option<Vec<Container>>>,
+) -> Result<Vec<HostPort>, ObjectError> {
+    let init = init.get("spec.initContainers")?.unwrap_or_default().into_iter();
+    let sidecars = init.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let containers = containers.get("spec.containers")?.unwrap_or_default();
+    let ports = containers
+        .into_iter()
+        .chain(sidecars)
+        .flat_map(|one| one.ports.unwrap_or_default());
+    ports.filter_map(|port| host_port(&port).transpose()).collect()
+}
+
+fn host_port(port: &ContainerPort) -> Result<Option<HostPort>, ObjectError> {
+    let Some(number) = port.host_port.filter(|number| *number != 0) else {
+        return Ok(None);
+    };
+    let field = "spec.containers.ports.hostIP";
+    let addr = port.host_ip.as_deref().filter(|text| !text.is_empty());
+    let addr = addr.map(|text| {
+        text.parse::<IpAddr>().map_err(|_| ObjectError::Value {
+            field,
+            value: text.to_owned(),
+            expected: "an IP address",
+        })
+    });
+    Ok(Some(HostPort {
+        addr: addr.transpose()?.filter(|addr| !addr.is_unspecified()),
+        port: some_port("spec.containers.ports.hostPort", number)?,
+        to: some_port("spec.containers.ports.containerPort", port.container_port)?,
+        proto: transport("spec.containers.ports.protocol", port.protocol.as_deref())?.number(),
+    }))
 }
 
 fn pool_of(annotations: Option<BTreeMap<String, String>>) -> Option<String> {
@@ -228,7 +305,7 @@ impl Parse for Machine {
         meta.name.clone().unwrap_or_default()
     }
 
-    fn parse(object: MachineObject) -> Result<Self, ObjectError> {
+    fn parse(object: MachineObject, _names: &mut Names) -> Result<Self, ObjectError> {
         let addresses = object
             .status
             .addresses
@@ -254,7 +331,7 @@ impl Parse for Namespace {
         meta.name.clone().unwrap_or_default()
     }
 
-    fn parse(object: NamespaceObject) -> Result<Self, ObjectError> {
+    fn parse(object: NamespaceObject, _names: &mut Names) -> Result<Self, ObjectError> {
         Ok(Self {
             name: object
                 .metadata
@@ -268,21 +345,21 @@ impl Parse for Namespace {
 /// Lets kube list and watch a slim type under the real type's name.
 macro_rules! stands_for {
     ($slim:ty, $real:ty) => {
-        impl Resource for $slim {
+        impl kube::Resource for $slim {
             type DynamicType = ();
-            type Scope = <$real as Resource>::Scope;
+            type Scope = <$real as kube::Resource>::Scope;
 
-            fn kind(dt: &()) -> Cow<'_, str> {
-                <$real as Resource>::kind(dt)
+            fn kind(dt: &()) -> std::borrow::Cow<'_, str> {
+                <$real as kube::Resource>::kind(dt)
             }
-            fn group(dt: &()) -> Cow<'_, str> {
-                <$real as Resource>::group(dt)
+            fn group(dt: &()) -> std::borrow::Cow<'_, str> {
+                <$real as kube::Resource>::group(dt)
             }
-            fn version(dt: &()) -> Cow<'_, str> {
-                <$real as Resource>::version(dt)
+            fn version(dt: &()) -> std::borrow::Cow<'_, str> {
+                <$real as kube::Resource>::version(dt)
             }
-            fn plural(dt: &()) -> Cow<'_, str> {
-                <$real as Resource>::plural(dt)
+            fn plural(dt: &()) -> std::borrow::Cow<'_, str> {
+                <$real as kube::Resource>::plural(dt)
             }
             fn meta(&self) -> &ObjectMeta {
                 &self.metadata
@@ -293,6 +370,8 @@ macro_rules! stands_for {
         }
     };
 }
+
+pub(crate) use stands_for;
 
 stands_for!(NodeObject, core::Node);
 stands_for!(PodObject, core::Pod);
@@ -390,11 +469,11 @@ mod tests {
     }
 
     fn node(object: Value) -> Result<Node, ObjectError> {
-        Node::parse(read(object))
+        Node::parse(read(object), &mut Names::default())
     }
 
     fn pod(object: Value) -> Result<Pod, ObjectError> {
-        Pod::parse(read(object))
+        Pod::parse(read(object), &mut Names::default())
     }
 
     fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {

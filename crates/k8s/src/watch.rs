@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
@@ -12,17 +13,16 @@ use kube::api::ListParams;
 use kube::runtime::watcher as start;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource as _};
-use model::{IpPool, Machine, Namespace, Node, NodePools, Pod};
+use model::{EndpointSlice, IpPool, Machine, Namespace, Node, NodePools, Pod, Service};
 use serde::de::DeserializeOwned;
 use state::Writer;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::ippools::{NodePoolsObject, PoolObject};
+use crate::names::Names;
 use crate::objects::{MachineObject, NamespaceObject, NodeObject, Parse, PodObject};
-
-/// Objects per answer while listing: a Node has some twenty kilobytes, and a whole answer is in memory at once.
-const PAGE_SIZE: u32 = 100;
+use crate::services::{SELECTOR, ServiceObject, SliceObject};
 
 /// The most objects whose errors are kept for status.
 const SKIPPED_MAX: usize = 32;
@@ -128,6 +128,28 @@ pub async fn watch_namespaces(
     run(api, watcher::Config::default(), Sink::new(namespaces, status)).await;
 }
 
+/// Keeps `services` equal to the cluster's, those of other proxies excepted. Runs until it is dropped.
+pub async fn watch_services(
+    client: Client,
+    services: Writer<Arc<Service>>,
+    status: watch::Sender<WatchStatus>,
+) {
+    let api = kube::Api::<ServiceObject>::all(client);
+    let config = watcher::Config::default().labels(SELECTOR);
+    run(api, config, Sink::new(services, status)).await;
+}
+
+/// Keeps `slices` equal to the lists of services' backends. Runs until it is dropped.
+pub async fn watch_endpoint_slices(
+    client: Client,
+    slices: Writer<Arc<EndpointSlice>>,
+    status: watch::Sender<WatchStatus>,
+) {
+    let api = kube::Api::<SliceObject>::all(client);
+    let config = watcher::Config::default().labels(SELECTOR);
+    run(api, config, Sink::new(slices, status)).await;
+}
+
 /// How long the API may be silent.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
@@ -161,10 +183,11 @@ async fn run_with<R>(
 {
     let probe = ListParams {
         field_selector: config.field_selector.clone(),
+        label_selector: config.label_selector.clone(),
         limit: Some(1),
         ..ListParams::default()
     };
-    let config = config.page_size(PAGE_SIZE).timeout(patience.watch_seconds);
+    let config = config.page_size(R::PAGE_SIZE).timeout(patience.watch_seconds);
     let mut answer = Box::pin(answers(&api, &probe));
     let mut pauses = Doubling::default();
     loop {
@@ -274,15 +297,17 @@ struct Sink<R: Parse> {
     staged: Vec<R>,
     /// Rows whose objects cannot be understood at present.
     broken: BTreeSet<R::Key>,
+    names: Names,
 }
 
 impl<R: Parse> Sink<R> {
-    const fn new(writer: Writer<R>, status: watch::Sender<WatchStatus>) -> Self {
+    fn new(writer: Writer<R>, status: watch::Sender<WatchStatus>) -> Self {
         Self {
             writer,
             status,
             staged: Vec::new(),
             broken: BTreeSet::new(),
+            names: Names::default(),
         }
     }
 
@@ -339,7 +364,7 @@ impl<R: Parse> Sink<R> {
 
     fn parse(&mut self, object: R::Object) -> Option<R> {
         let (key, name) = (R::key_of(object.meta()), describe(object.meta()));
-        let result = R::parse(object);
+        let result = R::parse(object, &mut self.names);
         match &result {
             Ok(_) => self.broken.remove(&key),
             Err(_) => self.broken.insert(key),

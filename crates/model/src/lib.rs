@@ -12,6 +12,7 @@ mod family;
 mod ippool;
 mod mac;
 mod node;
+mod service;
 
 pub use endpoint::{Endpoint, EndpointId, ParseEndpointIdError, Pod, PodRef, RateLimits};
 pub use family::Family;
@@ -21,6 +22,10 @@ pub use ippool::{
 };
 pub use mac::{Mac, ParseMacError};
 pub use node::{Machine, Node};
+pub use service::{
+    Algorithm, Distribution, EndpointSlice, EndpointState, Exposure, Hints, HostPort, ObjectName, Service,
+    ServicePort, SliceEndpoint, SlicePort, Transport,
+};
 
 /// An address of either family.
 pub type Addr = std::net::IpAddr;

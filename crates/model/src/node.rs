@@ -17,6 +17,9 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Where its pods' addresses come from; network addresses, without host bits.
     pub pod_cidrs: Vec<IpNet>,
+    /// The zone that it is in, if its labels say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// A Node of Kubernetes as the one that it is: deleted and made anew it is another machine, whatever its name.

@@ -295,5 +295,6 @@ fn node(name: &str, addresses: &[&str], pod_cidrs: &[&str]) -> Node {
         name: name.to_owned(),
         addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
         pod_cidrs: pod_cidrs.iter().map(|net| net.parse().unwrap()).collect(),
+        zone: None,
     }
 }

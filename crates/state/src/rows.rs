@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What tells the model's things apart in tables.
 
-use model::{Endpoint, EndpointId, IpPool, Machine, Namespace, Node, NodePools, Pod};
+use std::sync::Arc;
+
+use model::{
+    Endpoint, EndpointId, EndpointSlice, IpPool, Machine, Namespace, Node, NodePools, ObjectName, Pod,
+    Service,
+};
 
 use crate::Row;
 
@@ -69,6 +74,24 @@ impl Row for Machine {
     type Key = String;
 
     fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// Shared: snapshots copy rows, and there are tens of thousands.
+impl Row for Arc<Service> {
+    type Key = ObjectName;
+
+    fn key(&self) -> ObjectName {
+        self.name.clone()
+    }
+}
+
+/// Shared, as services are.
+impl Row for Arc<EndpointSlice> {
+    type Key = ObjectName;
+
+    fn key(&self) -> ObjectName {
         self.name.clone()
     }
 }

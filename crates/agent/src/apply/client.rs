@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use cni::protocol::{Call, Reply};
 use cni::{Error, codes};
 use datapath::Datapath;
+use loadbalancer::Balancer;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +20,9 @@ use super::COMMANDS_MAX;
 
 /// How long a call may take, waiting included; the plugin waits a little longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A question about services; there are none where they are another's to serve.
+pub type LookAtServices = Box<dyn FnOnce(Option<&Balancer>) + Send>;
 
 /// What the apply thread can be asked for.
 pub enum Command {
@@ -37,6 +41,8 @@ pub enum Command {
     },
     /// A look at the datapath; short, for everything waits meanwhile.
     Inspect(Box<dyn FnOnce(&Datapath) + Send>),
+    /// A look at services, if they are ours to serve; as short.
+    Services(LookAtServices),
     /// The connections of these addresses are forgotten: they may be given again.
     Rested(Vec<IpAddr>),
     /// A router on the way to a node of this underlay address takes packets of so many bytes at most.
@@ -54,6 +60,7 @@ impl std::fmt::Debug for Command {
         f.write_str(match self {
             Self::Cni { .. } => "Cni",
             Self::Inspect(_) => "Inspect",
+            Self::Services(_) => "Services",
             Self::Rested(_) => "Rested",
             Self::PathMtu(..) => "PathMtu",
             Self::Refresh => "Refresh",
@@ -133,6 +140,19 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let command = Command::Inspect(Box::new(move |datapath| {
             let _ = reply.send(look(datapath));
+        }));
+        self.commands.try_send(command).ok()?;
+        answer.await.ok()
+    }
+
+    /// Looks at services; nothing when the apply thread is busy or gone.
+    pub async fn services<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(Option<&Balancer>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Services(Box::new(move |balancer| {
+            let _ = reply.send(look(balancer));
         }));
         self.commands.try_send(command).ok()?;
         answer.await.ok()

@@ -87,7 +87,7 @@ impl Host {
         if let Err(error) = self.tunnel(kernel, options.tunnel.as_ref(), node) {
             self.problems.push(error.to_string());
         }
-        if let Err(error) = self.write_addresses(kernel, survey.addresses) {
+        if let Err(error) = self.write_addresses(kernel, survey.addresses, options.services.is_some()) {
             self.problems.push(error.to_string());
         }
         (self.devices, self.underlay_devices) = (survey.devices, survey.underlay);
@@ -197,11 +197,17 @@ impl Host {
         &mut self,
         kernel: &mut Kernel,
         now: BTreeSet<IpAddr>,
+        services: bool,
     ) -> Result<(), datapath::MapError> {
+        let mut wanted = datapath::common::Endpoint::host();
+        if services {
+            // Ports of services are at them.
+            wanted.flags |= datapath::common::Endpoint::SERVICE;
+        }
         let rows = kernel.datapath.endpoints();
         for ip in &now {
-            if !rows.get(*ip)?.is_some_and(|row| row.is_host()) {
-                rows.upsert(*ip, &datapath::common::Endpoint::host())?;
+            if rows.get(*ip)? != Some(wanted) {
+                rows.upsert(*ip, &wanted)?;
             }
         }
         for ip in self.addresses.difference(&now) {

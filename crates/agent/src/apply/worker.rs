@@ -24,6 +24,7 @@ use super::host::{HOST_LINK, HOST_PEER, Host};
 use super::path_mtu::PathMtus;
 use super::pools::Pools;
 use super::routes::{self, Wanted};
+use super::services::Services;
 use super::{Options, RESYNC, RouteStatus, StartError, View};
 use crate::delete_queue::DeleteQueue;
 use crate::endpoints::{Add, Endpoints, Kernel, endpoint_id, pod_ref};
@@ -46,6 +47,7 @@ pub(super) struct Worker {
     masqueraded: Option<datapath::Masquerade>,
     path_mtus: PathMtus,
     pools: Pools,
+    services: Option<Services>,
     /// DELs that stay queued, because they failed.
     queued: usize,
     /// Whether the detour is there, if that is known.
@@ -60,7 +62,7 @@ impl Worker {
         options: Options,
         kernel: Kernel,
         endpoints: Endpoints,
-        (nodes, pools): (Table<Node>, Pools),
+        (nodes, pools, services): (Table<Node>, Pools, Option<Services>),
         view: watch::Sender<View>,
         released: Sender<Vec<IpAddr>>,
     ) -> Self {
@@ -76,6 +78,7 @@ impl Worker {
             masqueraded: None,
             path_mtus: PathMtus::default(),
             pools,
+            services,
             queued: 0,
             detoured: None,
             seen: None,
@@ -112,16 +115,44 @@ impl Worker {
     pub(super) fn run(&mut self, inbox: &Receiver<Command>) {
         loop {
             let now = Instant::now();
-            match inbox.recv_timeout(self.due.saturating_duration_since(now)) {
+            let patience = if self.services_behind() {
+                Duration::ZERO
+            } else {
+                self.due.saturating_duration_since(now)
+            };
+            match inbox.recv_timeout(patience) {
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(command) => self.handle(command),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
-            let changed = self.seen != Some(self.nodes.snapshot().revision()) || self.pools.is_behind();
+            let nodes = self.nodes.snapshot();
+            let can_begin = self
+                .services
+                .as_ref()
+                .is_some_and(|services| services.can_begin(&nodes));
+            let changed = self.seen != Some(nodes.revision()) || self.pools.is_behind() || can_begin;
             if now >= self.due || changed {
                 self.reconcile(now);
             }
+            if self.services_behind() {
+                self.serve();
+            }
+        }
+    }
+
+    fn services_behind(&self) -> bool {
+        let endpoints = self.endpoints.snapshot().revision();
+        self.services
+            .as_ref()
+            .is_some_and(|services| services.is_behind(endpoints))
+    }
+
+    /// Some of what changed of services.
+    fn serve(&mut self) {
+        if let Some(services) = &mut self.services {
+            services.pass(&mut self.kernel.datapath, self.endpoints.snapshot());
+            self.publish();
         }
     }
 
@@ -145,6 +176,7 @@ impl Worker {
                 self.publish();
             }
             Command::Inspect(look) => look(&self.kernel.datapath),
+            Command::Services(look) => look(self.services.as_ref().map(|services| &services.balancer)),
             Command::Rested(ips) => {
                 self.endpoints.rested(&ips);
                 self.note_released();
@@ -324,6 +356,7 @@ impl Worker {
         self.masquerade(&nodes);
         self.follow_queues();
         self.endpoints.retry(&mut self.kernel);
+        self.reconcile_services(&nodes);
         self.seen = Some(nodes.revision());
         self.schedule(now);
         self.publish();
@@ -390,6 +423,15 @@ impl Worker {
         }
     }
 
+    /// After the node's addresses, which services have ports at.
+    fn reconcile_services(&mut self, nodes: &Snapshot<Node>) {
+        let Some(services) = self.services.as_mut().filter(|_| self.host.surveyed) else {
+            return;
+        };
+        let name = self.options.node_name.as_str();
+        services.reconcile(&mut self.kernel.datapath, (name, nodes), &self.host.addresses);
+    }
+
     /// Where rates are limited, and the way that this takes.
     fn follow_queues(&mut self) {
         if let Err(error) = self.endpoints.follow_queues(&mut self.kernel) {
@@ -450,6 +492,7 @@ impl Worker {
         let failing = route_failed
             || self.queued > 0
             || !self.host.problems.is_empty()
+            || self.services.as_ref().is_some_and(Services::is_failing)
             || !self.endpoints.errors().is_empty();
         self.due = now + if failing { self.pause } else { RESYNC };
         self.pause = if failing {
@@ -466,7 +509,10 @@ impl Worker {
 
     /// Rows and pins of what is gone.
     fn sweep(&mut self) {
-        match self.endpoints.sweep_rows(&mut self.kernel, &self.host.addresses) {
+        match self
+            .endpoints
+            .sweep_rows(&mut self.kernel, &self.host.addresses, self.services.is_some())
+        {
             Ok(0) => {}
             Ok(rows) => info!(rows, "rows of addresses that nobody has are removed"),
             Err(error) => warn!(%error, "stray rows could not be removed"),
@@ -525,6 +571,7 @@ impl Worker {
             view.problems.clone_from(&self.host.problems);
             view.problems.extend(self.pools.problem.clone());
             view.applied.clone_from(&self.pools.applied);
+            view.services = self.services.as_ref().map(Services::view);
         });
     }
 }

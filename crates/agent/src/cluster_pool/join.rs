@@ -144,6 +144,7 @@ mod tests {
             name: name.into(),
             addresses: vec![],
             pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
+            zone: None,
         };
         let nodes = [node("a"), node("b"), node("c")].into_iter().collect();
         let both: Snapshot<NodePools> = [pools("a", 1, "m", true), pools("b", 1, "m", true)]

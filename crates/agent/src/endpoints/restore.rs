@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::alias::Alias;
 use super::{Endpoints, Kernel, host_ifname};
+use crate::apply;
 
 /// Hex digits after the prefix in the name of a host end.
 const DIGEST_DIGITS: usize = 12;
@@ -125,7 +126,7 @@ impl Endpoints {
         }
     }
 
-    /// Deletes rows that belong to no endpoint and to none of `others`.
+    /// Deletes rows that belong to no endpoint and to none of `others`; those of services only where these are not ours to serve.
     ///
     /// # Errors
     /// When the map cannot be read or written.
@@ -133,13 +134,14 @@ impl Endpoints {
         &self,
         kernel: &mut Kernel,
         others: &BTreeSet<IpAddr>,
+        services: bool,
     ) -> Result<usize, datapath::MapError> {
         let rows = kernel.datapath.endpoints().rows()?;
         let wanted = |ip: &IpAddr| self.pools.owner(*ip).is_some() || others.contains(ip);
         let strays: Vec<IpAddr> = rows
             .into_iter()
+            .filter(|(ip, row)| !(wanted(ip) || services && apply::is_service(row)))
             .map(|(ip, _)| ip)
-            .filter(|ip| !wanted(ip))
             .collect();
         for ip in &strays {
             kernel.datapath.endpoints().remove(*ip)?;

@@ -14,7 +14,7 @@ use datapath::common::{Reason, maps};
 use datapath::{CounterRow, Masquerade, ProgramInfo};
 use state::{Row, Table};
 
-use super::{Answer, Failure, Site, ask, health, views};
+use super::{Answer, Failure, Site, ask, health, services, views};
 use crate::apply::View;
 use crate::observe::{Observed, resident_bytes};
 
@@ -65,6 +65,7 @@ fn status(observed: &Observed, view: &View, counters: &[CounterRow], programs: V
         ipam: views::pools(view),
         conntrack: conntrack(observed, view),
         masquerade: view.masquerade.map(|on| masquerade(&on, view, counters)),
+        services: view.services.as_ref().map(services::summary),
         health: observed
             .health
             .as_ref()
@@ -193,6 +194,10 @@ fn limits(observed: &Observed, view: &View) -> Vec<LimitView> {
     if let Some(on) = view.masquerade {
         let (used, max) = (count(view.conntrack.nat.busiest), on.ports.count().into());
         limits.push(limit("ports to one remote", used, max));
+    }
+    if let Some(services) = view.services.as_ref().map(services::summary) {
+        limits.push(limit("map services", services.frontends, services.frontends_max));
+        limits.push(limit("map backends", services.backends, services.backends_max));
     }
     let pools = views::pools(view).into_iter();
     limits.extend(pools.map(|pool| limit(&format!("pool {}", pool.cidr), pool.used, pool.capacity)));

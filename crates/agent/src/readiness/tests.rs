@@ -62,6 +62,7 @@ fn a_node_without_pod_cidrs_says_who_should_set_them() {
     let mut world = World {
         nodes: [Node {
             pod_cidrs: vec![],
+            zone: None,
             ..node()
         }]
         .into_iter()
@@ -170,6 +171,7 @@ fn node() -> Node {
         name: "localhost".to_owned(),
         addresses: vec!["172.30.0.11".parse().unwrap()],
         pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
+        zone: None,
     }
 }
 

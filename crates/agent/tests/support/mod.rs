@@ -13,6 +13,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cni::protocol::{self, Call, Reply, Request};
@@ -25,9 +26,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use state::{Table, Writer, table};
-use thalweg_agent::apply::{self, Apply, Options, Parts, View};
+use thalweg_agent::apply::{self, Apply, News, Options, Parts, ServiceTables, View};
 use thalweg_agent::cni_server::{self, Server};
 use thalweg_agent::endpoints::Steps;
+use tokio::sync::mpsc;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +60,19 @@ pub(crate) struct Node {
     endpoints: Table<model::Endpoint>,
     /// The network that attaches pods before us; counts from the next start on.
     pub(crate) behind: Option<String>,
+    /// What services are made of, where they are the agent's to serve.
+    pub(crate) serving: Option<Serving>,
+}
+
+/// The tables of services, and what the agent says about them.
+pub(crate) struct Serving {
+    pub(crate) services: Writer<Arc<model::Service>>,
+    pub(crate) slices: Writer<Arc<model::EndpointSlice>>,
+    pub(crate) pods: Writer<model::Pod>,
+    pub(crate) news: mpsc::Receiver<News>,
+    settings: loadbalancer::Settings,
+    max: u32,
+    sender: mpsc::Sender<News>,
 }
 
 impl Node {
@@ -65,7 +80,27 @@ impl Node {
         Self::with_pools(&POOLS)
     }
 
+    /// One that serves services, of which so many fit.
+    pub(crate) fn serving(settings: loadbalancer::Settings, max: u32) -> Self {
+        let ((services, _), (slices, _), (pods, _)) = (table("services"), table("slices"), table("pods"));
+        let (sender, news) = mpsc::channel(64);
+        let serving = Serving {
+            services,
+            slices,
+            pods,
+            news,
+            settings,
+            max,
+            sender,
+        };
+        Self::make(&POOLS, Some(serving))
+    }
+
     pub(crate) fn with_pools(pools: &[&str]) -> Self {
+        Self::make(pools, None)
+    }
+
+    fn make(pools: &[&str], serving: Option<Serving>) -> Self {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         mount(
             None::<&str>,
@@ -95,27 +130,35 @@ impl Node {
             nodes,
             endpoints,
             behind: None,
+            serving,
         };
         node.start();
         node
     }
 
-    fn start(&mut self) {
+    /// Starts the agent anew.
+    pub(crate) fn start(&mut self) {
         let mut flags = NodeConfig::IPV4 | NodeConfig::IPV6;
         if self.behind.is_some() {
             flags |= NodeConfig::CHAINED | NodeConfig::HOST_ROUTING;
         }
-        let datapath =
-            Datapath::load(&datapath::Options::new(self.dir.path(), NodeConfig::new(flags))).unwrap();
+        if self.serving.is_some() {
+            flags |= NodeConfig::SERVICES;
+        }
+        let mut load = datapath::Options::new(self.dir.path(), NodeConfig::new(flags));
+        load.limits.services_max = self.serving.as_ref().map_or(0, |serving| serving.max);
+        let datapath = Datapath::load(&load).unwrap();
         let (writer, endpoints) = table("endpoints");
         let parts = Parts {
             datapath,
             nodes: self.nodes.table(),
             granted: None,
+            services: self.serving.as_ref().map(Serving::tables),
             endpoints: writer,
             steps: Steps::default(),
         };
         let options = Options {
+            services: self.serving.as_ref().map(|serving| serving.settings.clone()),
             masquerade: None,
             limited: model::RateLimits::default(),
             tuned: false,
@@ -137,9 +180,14 @@ impl Node {
 
     /// Ends the agent, lets `meanwhile` happen, starts another one.
     pub(crate) fn restart(&mut self, meanwhile: impl FnOnce()) {
-        self.apply.take().unwrap().stop();
+        self.stop();
         meanwhile();
         self.start();
+    }
+
+    /// Ends the agent.
+    pub(crate) fn stop(&mut self) {
+        self.apply.take().unwrap().stop();
     }
 
     pub(crate) fn queue_dir(&self) -> PathBuf {
@@ -235,6 +283,7 @@ impl Node {
             name: (*name).into(),
             addresses: vec![address.parse().unwrap()],
             pod_cidrs: vec![cidr.parse().unwrap()],
+            zone: None,
         };
         self.nodes
             .replace(std::iter::once(own(own_cidrs)).chain(others.iter().map(other)));
@@ -284,6 +333,18 @@ impl Node {
         keys
     }
 
+    /// Looks at the datapath.
+    pub(crate) fn look<T: Send + 'static>(&self, look: impl FnOnce(&Datapath) -> T + Send + 'static) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = self.apply.as_ref().unwrap().client.inspect(look);
+        runtime.block_on(answer).unwrap()
+    }
+
+    /// Tells the agent that a table has changed.
+    pub(crate) fn wake(&self) {
+        self.apply.as_ref().unwrap().client.wake();
+    }
+
     /// What the row of an address says.
     pub(crate) fn row(&self, ip: &str) -> String {
         let found = self.dump().into_iter().find(|(key, _)| key == ip);
@@ -316,6 +377,17 @@ impl Node {
             .collect();
         routes.sort();
         routes
+    }
+}
+
+impl Serving {
+    fn tables(&self) -> ServiceTables {
+        ServiceTables {
+            services: self.services.table(),
+            slices: self.slices.table(),
+            pods: self.pods.table(),
+            news: self.sender.clone(),
+        }
     }
 }
 
@@ -432,6 +504,7 @@ fn own(cidrs: &[&str]) -> model::Node {
         name: OWN_NAME.into(),
         addresses: vec!["172.30.0.1".parse().unwrap(), "fd74:77::1".parse().unwrap()],
         pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+        zone: None,
     }
 }
 

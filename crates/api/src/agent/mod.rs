@@ -9,6 +9,7 @@
 //! | `GET /v1/endpoints` | a list of [`EndpointView`] |
 //! | `GET /v1/endpoints/{container}/{interface}` or `/{namespace}/{pod}` | one [`EndpointView`] |
 //! | `GET /v1/nodes` | a list of [`NodeView`] |
+//! | `GET /v1/services`, `GET /v1/services/{namespace}/{name}` | a list of [`ServiceView`]: the service, the pod of that name |
 //! | `GET /v1/ipam` | [`IpamView`] |
 //! | `GET /v1/maps`, `GET /v1/maps/{name}` | a list of [`MapView`], a list of [`MapRowView`] |
 //! | `GET /v1/conntrack?limit=&ip=` | [`ConntrackList`] |
@@ -18,6 +19,7 @@
 
 mod events;
 mod health;
+mod services;
 mod status;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use events::{ConntrackList, ConntrackSide, ConntrackView, EventLine, EventView, LostPlace, LostView};
 pub use health::{FailureView, HEALTH_FAILURES_MAX, HealthSummary, HealthView, PeerView, ProbeView};
+pub use services::{BackendView, FrontendView, RemarkView, ServiceSummary, ServiceView};
 pub use status::{
     Condition, ConntrackSummary, DatapathView, DropView, EndpointSummary, EventSummary, KubernetesView,
     LimitView, MasqueradeSummary, ProgramView, Status, TableView,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HealthSummary, PoolView};
+use super::{HealthSummary, PoolView, ServiceSummary};
 
 /// The agent's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub struct Status {
     /// Pods and the world, if they are masqueraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masquerade: Option<MasqueradeSummary>,
+    /// Services, if they are the agent's to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<ServiceSummary>,
     /// How the node reaches the others, unless that is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSummary>,

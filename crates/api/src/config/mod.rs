@@ -11,6 +11,7 @@ mod layers;
 mod operator;
 mod parse;
 mod problem;
+mod services;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub use keys::{KEYS, Key};
 pub use layers::{File, Source};
 pub use operator::{OPERATOR_FILE, OPERATOR_KEYS, OperatorConfig};
 pub use problem::{ConfigError, Problem};
+pub use services::Services;
 
 use layers::{Layers, Raw};
 use parse::Parsed;
@@ -168,6 +170,8 @@ pub struct Config {
     pub host_routing: bool,
     /// Pods and the world.
     pub masquerade: Masquerade,
+    /// How services are served, if not by kube-proxy.
+    pub services: Option<Services>,
     /// Every setting as it is in force, in the order of [`KEYS`].
     pub effective: Vec<Effective>,
     /// Things that are probably mistakes.
@@ -310,6 +314,7 @@ impl Config {
         let mut config = build(&mut take);
         check_sockets(&config, &mut take);
         check_chaining(&config, &mut take);
+        services::check(&config, &mut take);
         if take.problems.is_empty() {
             take.effective
                 .sort_by_key(|effective| KEYS.iter().position(|key| key.path == effective.key));
@@ -421,6 +426,7 @@ fn build(take: &mut Take) -> Config {
         }),
         host_routing,
         masquerade: masquerade(take, routing_mode, host_routing),
+        services: services::take(take),
         effective: Vec::new(),
         warnings: Vec::new(),
     }

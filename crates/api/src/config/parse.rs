@@ -151,13 +151,22 @@ pub(super) fn optional_socket_address(raw: &Raw) -> Parsed<Option<SocketAddr>> {
 /// Ports below these are other services' by custom, and of NodePorts by default.
 const MASQUERADE_PORT_LEAST: u16 = 32_768;
 
-/// Two ports, both included.
+/// Two ports for masquerading, both included.
 pub(super) fn port_range(raw: &Raw) -> Parsed<(u16, u16)> {
-    let expected = || format!("a range of ports such as 49152-65535, from {MASQUERADE_PORT_LEAST} on");
+    ports_from(raw, MASQUERADE_PORT_LEAST, "49152-65535")
+}
+
+/// Two ports of services on every node, both included.
+pub(super) fn node_port_range(raw: &Raw) -> Parsed<(u16, u16)> {
+    ports_from(raw, 1, "30000-32767")
+}
+
+fn ports_from(raw: &Raw, least: u16, example: &str) -> Parsed<(u16, u16)> {
+    let expected = || format!("a range of ports such as {example}, from {least} on");
     let text = text(raw, "a range of ports")?;
     let (first, last) = text.split_once('-').ok_or_else(expected)?;
     match (first.trim().parse(), last.trim().parse()) {
-        (Ok(first), Ok(last)) if MASQUERADE_PORT_LEAST <= first && first <= last => Ok((first, last)),
+        (Ok(first), Ok(last)) if least <= first && first <= last => Ok((first, last)),
         _ => Err(expected()),
     }
 }

@@ -21,6 +21,7 @@ mod map;
 mod node;
 pub(crate) mod output;
 mod platform;
+mod service;
 mod status;
 mod upgrade;
 mod version;
@@ -41,6 +42,9 @@ pub(crate) enum Verb {
     /// Show the nodes and the routes between them
     #[command(visible_alias = "nodes")]
     Node(node::Args),
+    /// Show the services, who answers for them, and why
+    #[command(visible_aliases = ["services", "svc"])]
+    Service(service::Args),
     /// Show the address pools and who has which address
     Ipam(ipam::Args),
     /// Show the BPF maps and what is in them
@@ -87,6 +91,7 @@ impl Verb {
             Self::Health(args) => block_on(args.run()),
             Self::Endpoint(args) => block_on(args.run()),
             Self::Node(args) => block_on(args.run()),
+            Self::Service(args) => block_on(args.run()),
             Self::Ipam(args) => block_on(args.run()),
             Self::Map(args) => block_on(args.run()),
             Self::Conntrack(args) => block_on(args.run()),

@@ -64,6 +64,9 @@ fn headline(title: &str, statuses: &[Status], unreachable: &[Unreachable]) -> St
     let mut line = format!("{title}: {ready} of {total} {nodes} ready, {pods} pods attached");
     if let [first, ..] = statuses {
         line.push_str(&format!(", routing {}, MTU {}", first.routing_mode, first.mtu));
+        if let Some(services) = &first.services {
+            line.push_str(&format!(", {} services", services.services));
+        }
     }
     line
 }
@@ -98,6 +101,9 @@ fn complaints(statuses: &[Status]) -> comfy_table::Table {
                     failure.error
                 )),
             ]);
+        }
+        for problem in status.services.iter().flat_map(|services| &services.problems) {
+            table.add_row(vec![Cell::new(&status.node), bad("services"), Cell::new(problem)]);
         }
         for skipped in &status.kubernetes.skipped_objects {
             table.add_row(vec![

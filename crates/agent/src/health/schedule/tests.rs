@@ -128,6 +128,7 @@ fn node(number: u8) -> Node {
         name: format!("n{number}"),
         addresses: vec![IpAddr::from([192, 0, 2, number])],
         pod_cidrs: Vec::new(),
+        zone: None,
     }
 }
 

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The settings of services.
+
+use ipnet::IpNet;
+use model::Algorithm;
+
+use super::{Config, Take, parse};
+
+/// Sizes that tables of Maglev may have: primes.
+const MAGLEV_SIZES: &[(&str, u32)] = &[
+    ("251", 251),
+    ("509", 509),
+    ("1021", 1021),
+    ("2039", 2039),
+    ("4093", 4093),
+    ("8191", 8191),
+    ("16381", 16_381),
+    ("32749", 32_749),
+    ("65521", 65_521),
+    ("131071", 131_071),
+];
+
+const ALGORITHMS: &[(&str, Algorithm)] = &[("random", Algorithm::Random), ("maglev", Algorithm::Maglev)];
+
+/// How services are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// How backends are chosen where the service does not say.
+    pub algorithm: Algorithm,
+    /// Slots of a table of Maglev.
+    pub maglev_table_size: u32,
+    /// Whether packets vanish where there is no backend.
+    pub silent: bool,
+    /// How many frontends fit; nothing to derive it from the machine's memory.
+    pub services_max: Option<u32>,
+    /// The ports on every node, both ends included.
+    pub node_ports: (u16, u16),
+    /// Networks of the node's addresses that these are at; all addresses, if there are none.
+    pub node_port_networks: Vec<IpNet>,
+}
+
+/// All settings are looked at, used or not: one that is wrong is said before it matters.
+pub(super) fn take(take: &mut Take) -> Option<Services> {
+    let on = take.value("kubeProxyReplacement", parse::boolean);
+    let services = Services {
+        algorithm: take.value("loadBalancer.algorithm", |raw| parse::one_of(raw, ALGORITHMS)),
+        maglev_table_size: take.value("loadBalancer.maglevTableSize", |raw| {
+            parse::one_of(raw, MAGLEV_SIZES)
+        }),
+        silent: take.value("loadBalancer.noBackend", |raw| {
+            parse::one_of(raw, &[("reject", false), ("drop", true)])
+        }),
+        services_max: take.value("loadBalancer.servicesMax", |raw| {
+            parse::zero_or(raw, 16..=1 << 22)
+        }),
+        node_ports: take.value("nodePort.range", parse::node_port_range),
+        node_port_networks: take.value("nodePort.addresses", parse::networks),
+    };
+    on.then_some(services)
+}
+
+/// What leaves no room for services in the programs.
+pub(super) fn check(config: &Config, take: &mut Take) {
+    let Some(services) = &config.services else { return };
+    if config.cni.behind.is_some() {
+        let expected =
+            "false while cni.chainingMode is set: the network before us brings packets past our programs";
+        take.refuse("kubeProxyReplacement", expected.to_owned());
+    } else if config.host_routing {
+        let expected =
+            "false while hostRouting is true: there netfilter, and kube-proxy in it, serves services";
+        take.refuse("kubeProxyReplacement", expected.to_owned());
+    }
+    let ((first, last), (from, to)) = (services.node_ports, config.masquerade.ports);
+    if config.masquerade.is_on() && first <= to && from <= last {
+        let expected = format!(
+            "apart from masquerade.portRange ({from}-{to}): a port is either a service's or masqueraded connections'"
+        );
+        take.refuse("nodePort.range", expected);
+    }
+}

@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod events;
 pub mod health;
 pub mod http;
+pub mod kube_proxy;
 pub mod lock;
 pub mod masquerade;
 pub mod metrics;

@@ -27,6 +27,7 @@ use crate::endpoints::Steps;
 use crate::events::{EventLog, EventThread};
 use crate::health;
 use crate::http::{self, Site};
+use crate::kube_proxy;
 use crate::lock::Lock;
 use crate::masquerade::Masquerade;
 use crate::metrics::Scrape;
@@ -73,6 +74,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()> {
     let mut stop = Stop::new().context("signals cannot be handled")?;
     privileges::check()?;
+    if config.services.is_some() {
+        kube_proxy::check()?;
+    }
     let _lock = Lock::take(&config.run_dir)?;
     // The run directory may be this agent's own, and the programs another's: seen before the plugin's socket is taken from that one.
     let _programs = Datapath::lock(&config.bpffs)?;

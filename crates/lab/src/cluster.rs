@@ -148,6 +148,7 @@ impl Cluster {
             "devices": [NODE_DEVICE],
             "cni": { "confDir": CNI_CONF_DIR, "binDir": bin_dir },
             "conntrack": { "maxEntries": CONNTRACK_ENTRIES },
+            "kubeProxyReplacement": state.spec.serves_services(),
         });
         match state.spec.routing {
             Routing::Native => {}

@@ -330,6 +330,10 @@ impl Spec {
 
     /// As the agents will do it, and would end by.
     fn check_agent(&self) -> Result<(), Error> {
+        self.agent_config().map(drop)
+    }
+
+    fn agent_config(&self) -> Result<Config, Error> {
         let wrong = |what: &dyn std::fmt::Display| Error::Refused(format!("agent: {what}"));
         // JSON is YAML.
         let settings = serde_json::to_vec(&self.agent).map_err(|error| wrong(&error))?;
@@ -341,7 +345,12 @@ impl Spec {
             hostname: Some("node-1"),
             ..Inputs::default()
         };
-        Config::load(inputs).map(drop).map_err(|error| wrong(&error))
+        Config::load(inputs).map_err(|error| wrong(&error))
+    }
+
+    /// Whether the agents serve services where nobody says: nobody else does, but through the host's stack they cannot.
+    pub(crate) fn serves_services(&self) -> bool {
+        self.agent_config().is_ok_and(|config| !config.host_routing)
     }
 
     fn check_nodes(&self) -> Result<(), Error> {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! However services came to be what they are, the maps hold what a fresh look at them would write.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod world;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,7 @@ use world::{Maps, exposed, ip, local, service, settle, slice};
 enum Event {
     Service(Box<Service>),
     RemoveService(u8),
-    Slice(u8, EndpointSlice),
+    Slice(EndpointSlice),
     RemoveSlice(u8),
     OwnAddresses(bool),
     Zone(bool),
@@ -100,7 +102,7 @@ fn happen(event: &Event, objects: &mut Objects, balancer: &mut Balancer) {
             objects.services.remove(&name);
             balancer.remove_service(&name);
         }
-        Event::Slice(_, slice) => {
+        Event::Slice(slice) => {
             let slice = Arc::new(slice.clone());
             let before = objects.slices.insert(slice.name.clone(), slice.clone());
             balancer.change_slice(before.as_deref(), Some(slice));
@@ -143,7 +145,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => a_service().prop_map(|service| Event::Service(Box::new(service))),
         1 => (0_u8..4).prop_map(Event::RemoveService),
-        8 => (0_u8..6, a_slice()).prop_map(|(number, slice)| Event::Slice(number, EndpointSlice {
+        8 => (0_u8..6, a_slice()).prop_map(|(number, slice)| Event::Slice(EndpointSlice {
             name: ObjectName::new("default", &format!("slice-{number}")),
             ..slice
         })),

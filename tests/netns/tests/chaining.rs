@@ -338,7 +338,11 @@ fn behind_a_network_like_azure_cni_pods_of_two_nodes_reach_one_another() {
 }
 
 fn behind(test: &str, mode: &str, target: Option<&str>, foreign: Foreign) {
-    let Some(lab) = start(test, |spec| spec.pods_per_node = 0) else {
+    let set = |spec: &mut lab::spec::Spec| {
+        spec.pods_per_node = 0;
+        spec.agent.insert("kubeProxyReplacement".into(), false.into());
+    };
+    let Some(lab) = start(test, set) else {
         return;
     };
     let nodes = lab.nodes();

@@ -259,7 +259,7 @@ pub(crate) fn slice(service: &Service, name: &str, ends: &[u8], port: u16) -> En
     let endpoint = |end: &u8| SliceEndpoint {
         addr: [10, 244, end % 2, *end].into(),
         state: EndpointState::Ready,
-        node: Some(if end % 2 == 0 { "n1" } else { "n2" }.into()),
+        node: Some(if end.is_multiple_of(2) { "n1" } else { "n2" }.into()),
         zone: None,
         hints: None,
     };

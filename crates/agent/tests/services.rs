@@ -9,7 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datapath::Datapath;
 use datapath::common::service::{BackendKey, ServiceKey};
@@ -173,11 +173,18 @@ fn a_full_map_names_the_service_and_the_others_go_on() {
 fn one_slice_of_thirty_thousand_services_changes_as_many_rows_as_it_says() {
     privileged!();
     let mut node = Node::serving(Settings::default(), 32_768);
+    let before = resident();
     for number in 1..=30_000 {
         add(&mut node, &service(number), &[1, 2, 3, 4]);
     }
     in_sync(&mut node);
     settled(&node);
+    let grown = resident() - before;
+    assert!(
+        grown < RESIDENT_MOST,
+        "{} MiB for tables and what is made of them",
+        grown >> 20
+    );
     let [written, deleted] = services(&node).rows;
     assert_eq!(
         (written, deleted),
@@ -254,6 +261,13 @@ fn a_pods_host_port_leads_to_it_as_long_as_it_is_there() {
     node.del("web").unwrap();
     settled(&node);
     assert!(seen(&node).is_empty());
+}
+
+/// What services may take of the agent's 100 MiB.
+const RESIDENT_MOST: u64 = 70 << 20;
+
+fn resident() -> u64 {
+    thalweg_agent::observe::resident_bytes().unwrap()
 }
 
 /// Says that the API has told everything, and has the agent hear of it.
@@ -377,12 +391,16 @@ fn service(number: u32) -> Service {
     }
 }
 
+static NAMES: OnceLock<[Arc<str>; 3]> = OnceLock::new();
+
 fn slice(service: &Service, ends: &[u8]) -> EndpointSlice {
+    // Names are shared, as the watch shares them.
+    let names = NAMES.get_or_init(|| ["node-1".into(), "zone-a".into(), "".into()]);
     let endpoint = |end: &u8| SliceEndpoint {
         addr: [10, 8, 0, *end].into(),
         state: EndpointState::Ready,
-        node: None,
-        zone: None,
+        node: Some(names[0].clone()),
+        zone: Some(names[1].clone()),
         hints: None,
     };
     EndpointSlice {

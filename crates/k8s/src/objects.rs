@@ -468,6 +468,46 @@ mod tests {
         assert!(self::pod(json!({"metadata": {"name": "p"}})).is_err());
     }
 
+    #[test]
+    fn a_pod_keeps_the_ports_of_its_node_that_lead_to_it() {
+        let of = |spec: Value| pod(json!({"metadata": {"name": "p", "namespace": "default"}, "spec": spec}));
+        let port = |host: i64, more: Value| {
+            let mut port = json!({"containerPort": 8080, "hostPort": host});
+            port.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            json!({"ports": [port, {"containerPort": 9}]})
+        };
+        let found = of(json!({
+            "containers": [port(80, json!({})), port(53, json!({"protocol": "UDP", "hostIP": "172.30.0.1"}))],
+            "initContainers": [port(1, json!({})), {"restartPolicy": "Always",
+                "ports": [{"containerPort": 1, "hostPort": 2, "hostIP": "0.0.0.0"}]}],
+        }))
+        .unwrap();
+        let all: Vec<_> = found
+            .host_ports
+            .iter()
+            .map(|one| (one.port, one.to, one.proto, one.addr))
+            .collect();
+        let own = "172.30.0.1".parse().ok();
+        assert_eq!(all, [(80, 8080, 6, None), (53, 8080, 17, own), (2, 1, 6, None)]);
+        let on_host = of(json!({"hostNetwork": true, "containers": [port(80, json!({}))]})).unwrap();
+        assert_eq!(on_host.host_ports, [], "it has the node's ports itself");
+        let error = of(json!({"containers": [port(70_000, json!({}))]})).unwrap_err();
+        assert!(
+            error.to_string().starts_with("spec.containers.ports.hostPort is"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_node_keeps_its_zone() {
+        let labels = json!({"topology.kubernetes.io/zone": "a"});
+        let found = node(json!({"metadata": {"name": "n", "labels": labels}})).unwrap();
+        assert_eq!(found.zone.as_deref(), Some("a"));
+        assert_eq!(node(json!({"metadata": {"name": "n"}})).unwrap().zone, None);
+    }
+
     fn node(object: Value) -> Result<Node, ObjectError> {
         Node::parse(read(object), &mut Names::default())
     }

@@ -337,12 +337,14 @@ fn behind_a_network_like_azure_cni_pods_of_two_nodes_reach_one_another() {
     });
 }
 
+/// Behind another network services are not ours to serve.
+fn without_pods_and_services(spec: &mut lab::spec::Spec) {
+    spec.pods_per_node = 0;
+    spec.agent.insert("kubeProxyReplacement".into(), false.into());
+}
+
 fn behind(test: &str, mode: &str, target: Option<&str>, foreign: Foreign) {
-    let set = |spec: &mut lab::spec::Spec| {
-        spec.pods_per_node = 0;
-        spec.agent.insert("kubeProxyReplacement".into(), false.into());
-    };
-    let Some(lab) = start(test, set) else {
+    let Some(lab) = start(test, without_pods_and_services) else {
         return;
     };
     let nodes = lab.nodes();

@@ -234,3 +234,34 @@ fn what_is_printed_can_be_read_again() {
     assert_eq!(again.devices, ["eth0", "eth1"]);
     assert_eq!(again.log_level, LogLevel::Debug);
 }
+
+#[test]
+fn services_have_settings_that_fit_together() {
+    let config = Config::from_yaml(b"").unwrap();
+    assert_eq!(config.services, None, "kube-proxy serves them unless it is said");
+    let services = |text: &str| Config::from_yaml(text.as_bytes()).map(|config| config.services.unwrap());
+    let all = services(
+        "kubeProxyReplacement: true\nloadBalancer: {algorithm: maglev, maglevTableSize: 1021, noBackend: drop, servicesMax: 1000}\n\
+         nodePort: {range: 20000-22767, addresses: [10.0.0.1/8]}\n",
+    )
+    .unwrap();
+    assert_eq!(
+        (all.algorithm, all.maglev_table_size, all.silent),
+        (model::Algorithm::Maglev, 1021, true)
+    );
+    assert_eq!((all.services_max, all.node_ports), (Some(1000), (20_000, 22_767)));
+    assert_eq!(all.node_port_networks, ["10.0.0.0/8".parse().unwrap()]);
+    let refused = |text: &str| {
+        services(&format!("kubeProxyReplacement: true\n{text}"))
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused("hostRouting: true").contains("false while hostRouting is true"));
+    assert!(refused("cni: {chainingMode: aws-cni}").contains("false while cni.chainingMode is set"));
+    assert!(refused("loadBalancer: {maglevTableSize: 250}").contains("one of 251, 509"));
+    let overlap = refused("enableIPv4Masquerade: true\nnodePort: {range: 30000-50000}");
+    assert!(
+        overlap.contains("apart from masquerade.portRange (49152-65535)"),
+        "{overlap}"
+    );
+}

@@ -87,7 +87,7 @@ fn list(rows: &[Row<ServiceView>]) -> Text {
     nodes.dedup();
     for Row { node, view } in rows {
         let name = (view.namespace.as_str(), view.name.as_str(), view.kind.as_str());
-        let cells = [frontends(view), backends(view), state(view)];
+        let cells = [frontends(view), backends(view), in_short(view)];
         services
             .entry(name)
             .or_default()
@@ -160,6 +160,15 @@ fn backends(view: &ServiceView) -> String {
     }
 }
 
+/// The whole of it is for who asks for one service.
+fn in_short(view: &ServiceView) -> String {
+    match (&view.error, view.refused().next()) {
+        (Some(error), _) => format!("error: {}", error.split(':').next().unwrap_or(error)),
+        (None, Some(remark)) => format!("refused: {}", remark.reason),
+        (None, None) => "ok".to_owned(),
+    }
+}
+
 fn state(view: &ServiceView) -> String {
     match (&view.error, view.refused().next()) {
         (Some(error), _) => format!("error: {error}"),
@@ -228,14 +237,21 @@ fn backend_table(view: &ServiceView) -> comfy_table::Table {
             },
             Cell::new(or_dash(backend.node.as_deref().unwrap_or_default())),
             Cell::new(or_dash(backend.zone.as_deref().unwrap_or_default())),
-            Cell::new(why(backend)),
+            Cell::new(why(view, backend)),
         ]);
     }
     table
 }
 
 /// Why this node's clients get a backend, or do not.
-fn why(backend: &BackendView) -> String {
+fn why(view: &ServiceView, backend: &BackendView) -> String {
+    if !view
+        .frontends
+        .iter()
+        .any(|frontend| frontend.port_name == backend.port_name)
+    {
+        return "no frontend leads to it".to_owned();
+    }
     let mut why = match (backend.chosen, backend.chosen_local, backend.state.as_str()) {
         (true, true, _) => "chosen; of this node",
         (true, false, "terminating") => "chosen: nobody is ready",
@@ -265,14 +281,14 @@ mod tests {
         let rows = [row("n1", 2, None), row("n2", 2, None)];
         assert_eq!(
             list(&rows).0,
-            "SERVICE   FRONTENDS                              BACKENDS              STATE  NODES\n\
+            "SERVICE   FRONTENDS                             BACKENDS            STATE  NODES\n\
              shop/web  10.96.0.10:80/TCP,NodePort:30080/TCP  2 (1 from outside)  ok     all 2\n"
         );
     }
 
     #[test]
     fn a_node_that_cannot_serve_it_is_another_row() {
-        let full = Some("map backends is full".to_owned());
+        let full = Some("map backends is full: raise the setting loadBalancer.servicesMax".to_owned());
         let text = list(&[row("n1", 2, None), row("n2", 2, full)]).0;
         assert_eq!(text.lines().count(), 3);
         assert!(text.contains("error: map backends is full  n2"), "{text}");

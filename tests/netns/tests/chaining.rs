@@ -60,6 +60,25 @@ fn a_host_port_answers_from_everywhere_with_host_routing() {
     host_ports(&lab);
 }
 
+#[test]
+fn a_host_port_needs_no_plugin_where_services_are_ours_to_serve() {
+    let Some(lab) = start("hostport-own", |spec| spec.nodes = Nodes::Count(2)) else {
+        return;
+    };
+    apply(&lab, WEB, "web");
+    for address in &lab.nodes()[0].addresses {
+        for from in ["node-2", "pod-2-1", "pod-1-1", "web"] {
+            let (own, host) = (
+                SocketAddr::new(any_of(*address), POD_PORT),
+                SocketAddr::new(*address, HOST_PORT),
+            );
+            assert_tcp_via(&lab, from, "web", own, host);
+        }
+        assert_udp(&lab, "node-2", *address);
+        assert_udp(&lab, "pod-2-1", *address);
+    }
+}
+
 fn host_ports(lab: &Lab) {
     apply(lab, WEB, "web");
     let nodes = lab.nodes();
@@ -483,6 +502,8 @@ fn chained(test: &str, plugins: impl Into<Value>, edit: impl FnOnce(&mut Spec)) 
     start(test, |spec| {
         spec.nodes = Nodes::Count(2);
         spec.agent.insert("cni.chainedPlugins".into(), plugins.into());
+        // Where services are ours to serve, host ports are too, and the plugin has nothing to do.
+        spec.agent.insert("kubeProxyReplacement".into(), false.into());
         edit(spec);
     })
 }

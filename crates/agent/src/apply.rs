@@ -66,6 +66,8 @@ pub struct Options {
     pub masquerade: Option<Masquerade>,
     /// How services are served, if that is ours to do.
     pub services: Option<loadbalancer::Settings>,
+    /// The cgroup whose sockets talk to backends of services themselves, if they are to.
+    pub cgroup: Option<PathBuf>,
     /// Where the rates of all pods are limited.
     pub limited: RateLimits,
     /// Whether a plugin after ours gives pods the hardware address that they are to have (`tuning`).
@@ -80,6 +82,13 @@ pub struct Options {
     pub gc_interval: Duration,
     /// When silent connections expire.
     pub timeouts: Timeouts,
+}
+
+impl Options {
+    /// Whether pods' connections to the world have the node's address there.
+    fn masquerades(&self) -> bool {
+        self.masquerade.as_ref().is_some_and(Masquerade::is_on)
+    }
 }
 
 /// What the apply thread works with.

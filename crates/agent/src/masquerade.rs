@@ -22,6 +22,8 @@ pub struct Masquerade {
     pub ipv4: bool,
     /// IPv6 is.
     pub ipv6: bool,
+    /// Whether services are served, of either family: what goes on to another node's backend has the node's address.
+    pub services: bool,
     /// Destinations that are not.
     pub excluded: Vec<IpNet>,
     /// The ports of the node that connections get.
@@ -42,6 +44,12 @@ pub struct ReserveError {
 }
 
 impl Masquerade {
+    /// Whether pods' connections to the world have the node's address, of any family.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.ipv4 || self.ipv6
+    }
+
     /// The addresses to masquerade to: the node's own as Kubernetes knows them, else the first of an underlay device.
     ///
     /// Of a family that the node does not have, there is none; what lacks is named if `pods`, the families of the node's pools,
@@ -50,8 +58,8 @@ impl Masquerade {
     pub fn wanted(&self, node: Option<&Node>, underlay: &[Device], pods: &[Family]) -> (Wanted, Vec<String>) {
         let mut problems = Vec::new();
         let mut address = |on: bool, family: Family| {
-            let found = on.then(|| own_address(family, node, underlay))?;
-            if found.is_none() && family == Family::Ipv4 && pods.contains(&family) {
+            let found = (on || self.services).then(|| own_address(family, node, underlay))?;
+            if found.is_none() && on && family == Family::Ipv4 && pods.contains(&family) {
                 problems.push(
                     "the node has no IPv4 address to masquerade to: what pods send to the world has their own; see Node.status.addresses \
                      and the setting devices, or set enableIPv4Masquerade to false"
@@ -64,6 +72,7 @@ impl Masquerade {
         let wanted = Wanted {
             addresses,
             ports: self.ports,
+            world: [self.ipv4, self.ipv6],
         };
         (wanted, problems)
     }
@@ -166,6 +175,7 @@ mod tests {
         let masquerade = Masquerade {
             ipv4: true,
             ipv6: true,
+            services: false,
             excluded: Vec::new(),
             ports: PORTS,
         };

@@ -338,6 +338,10 @@ fn apply_options(config: &Config, tunnel: Option<Tunnel>, timeouts: Timeouts) ->
         tunnel,
         masquerade: masquerade(config),
         services: config.services.as_ref().map(services::settings),
+        cgroup: config
+            .services
+            .as_ref()
+            .and_then(|services| services.sockets.clone()),
         cni_socket: config.cni.socket.clone(),
         limited: limited(config),
         tuned: config.cni.chained.iter().any(|one| one.kind() == "tuning"),
@@ -366,9 +370,11 @@ fn masquerade(config: &Config) -> Option<Masquerade> {
         excluded,
         ports: (first, last),
     } = &config.masquerade;
-    config.masquerade.is_on().then(|| Masquerade {
+    let services = config.services.is_some();
+    (services || config.masquerade.is_on()).then(|| Masquerade {
         ipv4: *ipv4,
         ipv6: *ipv6,
+        services,
         excluded: excluded.clone(),
         ports: Ports {
             first: *first,

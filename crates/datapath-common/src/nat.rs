@@ -38,9 +38,16 @@ row! {
         pub last_port: u16,
         /// Where the same address is among the slots that connections remember.
         pub slot: u8,
+        /// [`SERVICES_ONLY`](NatAddress::SERVICES_ONLY) or nothing.
+        pub flags: u8,
         /// Zero.
-        pub _pad: [u8; 3],
+        pub _pad: [u8; 2],
     }
+}
+
+impl NatAddress {
+    /// Pods' connections to the world keep their own address; only what goes on to another node's backend of a service does not.
+    pub const SERVICES_ONLY: u8 = 1;
 }
 
 /// Rows of `nat_addresses`. The first two say what new connections get, of IPv4 and of IPv6; the others are slots, which

@@ -129,7 +129,7 @@ pub enum AttachError {
     },
     /// The cgroup is not there.
     #[error(
-        "cannot open the cgroup {}: {source}; mount cgroup2 there, or say in cgroup.path where it is",
+        "cannot open the cgroup {}: {source}; mount cgroup2 there, or say in cgroup.hostRoot where it is",
         path.display()
     )]
     Cgroup {

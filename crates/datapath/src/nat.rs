@@ -32,6 +32,8 @@ pub struct Masquerade {
     pub addresses: [Option<IpAddr>; 2],
     /// The ports that they may have.
     pub ports: Ports,
+    /// Whether pods' connections to the world do; else it is only what goes on to another node's backend of a service.
+    pub world: [bool; 2],
 }
 
 /// How much is masqueraded.
@@ -213,7 +215,8 @@ impl Slots {
         used: impl FnOnce() -> Result<u32, MapError>,
     ) -> Result<(), MapError> {
         let mut used = Some(used);
-        for (current, address) in [CURRENT_V4, CURRENT_V6].into_iter().zip(wanted.addresses) {
+        let each = wanted.addresses.into_iter().zip(wanted.world);
+        for (current, (address, world)) in [CURRENT_V4, CURRENT_V6].into_iter().zip(each) {
             let row = match address {
                 None => NatAddress::new_zeroed(),
                 Some(address) => {
@@ -230,7 +233,8 @@ impl Slots {
                         first_port: wanted.ports.first,
                         last_port: wanted.ports.last,
                         slot,
-                        _pad: [0; 3],
+                        flags: if world { 0 } else { NatAddress::SERVICES_ONLY },
+                        _pad: [0; 2],
                     }
                 }
             };
@@ -345,6 +349,7 @@ mod tests {
         Masquerade {
             addresses: [v4.map(parse), v6.map(parse)],
             ports: Ports::DEFAULT,
+            world: [true; 2],
         }
     }
 

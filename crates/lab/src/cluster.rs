@@ -160,6 +160,9 @@ impl Cluster {
         if state.spec.ipam == Ipam::ClusterPool {
             config["ipam"] = json!({ "mode": "cluster-pool" });
         }
+        if let Some(cgroup) = &node.cgroup {
+            config["cgroup"] = json!({ "hostRoot": cgroup });
+        }
         for (key, value) in &state.spec.agent {
             config[key] = value.clone();
         }

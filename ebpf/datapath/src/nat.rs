@@ -101,7 +101,7 @@ fn prepare(ctx: &Ctx, how: u32, refused: Drop) -> Result<u32, Drop> {
     parse::packet(ctx, ethertype, &mut opening.packet)?;
     let sender_opens = begin(ctx, opening, how as u16);
     if sender_opens && (how >> ALWAYS_SHIFT != 0 || is_world(&opening.packet)) {
-        ask(ctx, opening)
+        ask(ctx, opening, how)
     } else {
         Ok(NO_SLOT)
     }
@@ -136,7 +136,7 @@ fn outside(tuple: &Tuple, address: &Addr, port: Be16) -> Tuple {
 /// Fills in what is asked for: a port of the node towards the packet's destination. Returns the slot of the node's address, or
 /// [`NO_SLOT`].
 #[inline(never)]
-fn ask(ctx: &Ctx, opening: &mut Opening) -> Result<u32, Drop> {
+fn ask(ctx: &Ctx, opening: &mut Opening, how: u32) -> Result<u32, Drop> {
     let Opening {
         packet,
         entry,
@@ -148,6 +148,9 @@ fn ask(ctx: &Ctx, opening: &mut Opening) -> Result<u32, Drop> {
     let Some(node) = maps::nat_address(index).filter(|node| node.address != Addr::UNSPECIFIED) else {
         return Ok(NO_SLOT);
     };
+    if how >> ALWAYS_SHIFT == 0 && node.flags & NatAddress::SERVICES_ONLY != 0 {
+        return Ok(NO_SLOT);
+    }
     let protocol = packet.tuple.proto;
     let ports = match datapath_common::nat::rewrite(protocol, packet.v4) {
         Rewrite::Port if is_echo(protocol) && !is_request(ctx, packet) => return Err(refused_protocol()),

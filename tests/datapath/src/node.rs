@@ -174,6 +174,7 @@ impl Node {
         let wanted = Masquerade {
             addresses: addresses.map(Some),
             ports,
+            world: [true; 2],
         };
         self.datapath.conntrack().masquerade(&wanted).expect("addresses");
     }

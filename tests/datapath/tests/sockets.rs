@@ -253,7 +253,7 @@ fn a_cgroup_that_is_not_there_is_named() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("/nowhere/at/all") && error.contains("cgroup.path"),
+        error.contains("/nowhere/at/all") && error.contains("cgroup.hostRoot"),
         "{error}"
     );
 }

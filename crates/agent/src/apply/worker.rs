@@ -50,6 +50,8 @@ pub(super) struct Worker {
     services: Option<Services>,
     /// DELs that stay queued, because they failed.
     queued: usize,
+    /// Whether sockets are as they are to be.
+    sockets: bool,
     /// Whether the detour is there, if that is known.
     detoured: Option<bool>,
     seen: Option<state::Revision>,
@@ -80,6 +82,7 @@ impl Worker {
             pools,
             services,
             queued: 0,
+            sockets: false,
             detoured: None,
             seen: None,
             due: Instant::now(),
@@ -276,7 +279,7 @@ impl Worker {
             host_ports: wishes.host_ports,
             mac: hardware_address(self.given_mac(&wishes))?,
         };
-        if add.limits.egress && self.options.masquerade.is_some() {
+        if add.limits.egress && self.options.masquerades() {
             // What such a pod sends to the world leaves by this way only.
             let made = detour::make(&mut self.kernel.netlink, self.host.link);
             made.map_err(|error| not_led_back(&add.id, &error))?;
@@ -357,6 +360,7 @@ impl Worker {
         self.follow_queues();
         self.endpoints.retry(&mut self.kernel);
         self.reconcile_services(&nodes);
+        self.attach_sockets();
         self.seen = Some(nodes.revision());
         self.schedule(now);
         self.publish();
@@ -418,7 +422,7 @@ impl Worker {
             self.host.problems.push(error.to_string());
         }
         match self.kernel.datapath.conntrack().masquerade(&wanted) {
-            Ok(()) => self.masqueraded = Some(wanted),
+            Ok(()) => self.masqueraded = self.options.masquerades().then_some(wanted),
             Err(error) => self.host.problems.push(error.to_string()),
         }
     }
@@ -432,13 +436,29 @@ impl Worker {
         services.reconcile(&mut self.kernel.datapath, (name, nodes), &self.host.addresses);
     }
 
+    /// Sockets reach services by themselves, once somebody has said so; without that their packets are translated.
+    fn attach_sockets(&mut self) {
+        if self.sockets {
+            return;
+        }
+        let datapath = &mut self.kernel.datapath;
+        let done = match &self.options.cgroup {
+            Some(cgroup) => datapath.attach_sockets(cgroup).map(|()| true),
+            None => datapath.detach_sockets(),
+        };
+        match done {
+            Ok(_) => self.sockets = true,
+            Err(error) => self.host.problems.push(error.to_string()),
+        }
+    }
+
     /// Where rates are limited, and the way that this takes.
     fn follow_queues(&mut self) {
         if let Err(error) = self.endpoints.follow_queues(&mut self.kernel) {
             self.host.problems.push(error.to_string());
         }
         let mut endpoints = self.endpoints.snapshot().iter();
-        let wanted = self.options.masquerade.is_some() && endpoints.any(|endpoint| endpoint.limits.egress);
+        let wanted = self.options.masquerades() && endpoints.any(|endpoint| endpoint.limits.egress);
         let netlink = &mut self.kernel.netlink;
         let done = match (wanted, self.detoured) {
             (true, _) => detour::make(netlink, self.host.link),

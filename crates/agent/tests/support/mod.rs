@@ -160,6 +160,7 @@ impl Node {
         let options = Options {
             services: self.serving.as_ref().map(|serving| serving.settings.clone()),
             masquerade: None,
+            cgroup: None,
             limited: model::RateLimits::default(),
             tuned: false,
             behind: self.behind.clone(),

@@ -106,6 +106,8 @@ pub const KEYS: &[Key] = &[
     key("loadBalancer.maglevTableSize", "251", "SLOTS", "The slots of each service's table with maglev: a prime, well above the number of backends"),
     key("loadBalancer.noBackend", "reject", "WHAT", "What becomes of packets to a service without a backend: reject (the client hears of it) or drop"),
     key("loadBalancer.servicesMax", "0", "COUNT", "How many frontends of services fit, and four times as many backends; 0 derives it from the machine's memory"),
+    key("socketLB.enabled", "true", "BOOL", "Whether sockets of the node and its pods talk to services' backends themselves; without it their packets are translated"),
+    key("cgroup.hostRoot", "", "DIR", "The cgroup2 hierarchy whose sockets these are; by default where one is mounted"),
     key("nodePort.range", "30000-32767", "RANGE", "The ports of services on every node, as the API server has it (--service-node-port-range)"),
     key("nodePort.addresses", "", "LIST", "Networks of the node's addresses that these ports are at, such as 10.0.0.0/8; by default all addresses"),
     key("cni.confDir", "/etc/cni/net.d", "DIR", "Where the container runtime looks for network configurations"),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The settings of services.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 use model::Algorithm;
 
@@ -33,6 +35,8 @@ pub struct Services {
     pub silent: bool,
     /// How many frontends fit; nothing to derive it from the machine's memory.
     pub services_max: Option<u32>,
+    /// The cgroup2 hierarchy whose sockets talk to backends themselves; nothing if packets are to be translated instead.
+    pub sockets: Option<PathBuf>,
     /// The ports on every node, both ends included.
     pub node_ports: (u16, u16),
     /// Networks of the node's addresses that these are at; all addresses, if there are none.
@@ -53,10 +57,27 @@ pub(super) fn take(take: &mut Take) -> Option<Services> {
         services_max: take.value("loadBalancer.servicesMax", |raw| {
             parse::zero_or(raw, 16..=1 << 22)
         }),
+        sockets: sockets(take),
         node_ports: take.value("nodePort.range", parse::node_port_range),
         node_port_networks: take.value("nodePort.addresses", parse::networks),
     };
     on.then_some(services)
+}
+
+fn sockets(take: &mut Take) -> Option<PathBuf> {
+    let on = take.value("socketLB.enabled", parse::boolean);
+    let root = take.value("cgroup.hostRoot", parse::optional_path);
+    on.then(|| root.unwrap_or_else(default_root))
+}
+
+/// Where distributions mount the hierarchy; where both versions are mounted, it is a level below.
+fn default_root() -> PathBuf {
+    let below = PathBuf::from("/sys/fs/cgroup/unified");
+    if below.is_dir() {
+        below
+    } else {
+        PathBuf::from("/sys/fs/cgroup")
+    }
 }
 
 /// What leaves no room for services in the programs.

@@ -574,12 +574,14 @@ impl Balancer {
                 continue;
             }
             match self.claims.owner(&wanted.frontend) {
-                Some(holder) if holder != owner => {
+                Some(holder) if holder == owner => own.push(wanted),
+                Some(holder) => {
                     let text = format!("{} {} is {holder}'s already", wanted.kind.name(), wanted.frontend);
                     desired.remarks.push(Remark::refused("FrontendTaken", text));
                     lost.push(wanted.frontend);
                 }
-                _ => own.push(wanted),
+                // The object has changed since, and waits for its turn.
+                None => {}
             }
         }
         (own, lost.into())

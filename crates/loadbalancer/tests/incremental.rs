@@ -12,7 +12,7 @@ use model::{Algorithm, Distribution, EndpointSlice, EndpointState, Exposure, Obj
 use proptest::prelude::*;
 use thalweg_loadbalancer::{Balancer, Settings};
 
-use world::{Maps, exposed, ip, local, service, settle, slice};
+use world::{Maps, exposed, ip, local, service, settle, settle_badly, slice};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ enum Event {
     Zone(bool),
     PodNetwork(bool),
     Restart,
+    /// The next rows cannot be written at first.
+    Trouble,
 }
 
 /// What the API says at a moment.
@@ -55,6 +57,12 @@ proptest! {
                 balancer = fresh(&settings, &objects);
                 balancer.compare(maps.former());
                 prop_assert_eq!(settle(&mut balancer, &mut maps), 0, "a restart changes nothing");
+            }
+            if matches!(event, Event::Trouble) {
+                settle_badly(&mut balancer, &mut maps);
+                balancer.compare(maps.former());
+                settle(&mut balancer, &mut maps);
+                maps.assert_tidy();
             }
             if now {
                 settle(&mut balancer, &mut maps);
@@ -133,7 +141,7 @@ fn happen(event: &Event, objects: &mut Objects, balancer: &mut Balancer) {
             objects.local.pod_networks = nets.iter().map(|net| net.parse().unwrap()).collect();
             balancer.set_local(objects.local.clone());
         }
-        Event::Restart => {}
+        Event::Restart | Event::Trouble => {}
     }
 }
 
@@ -154,6 +162,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Zone),
         1 => any::<bool>().prop_map(Event::PodNetwork),
         1 => Just(Event::Restart),
+        1 => Just(Event::Trouble),
     ]
 }
 

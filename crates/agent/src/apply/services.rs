@@ -255,22 +255,29 @@ impl Services {
     }
 
     fn apply(&mut self, datapath: &mut Datapath, batch: &Batch) {
-        let written = maps::write(datapath, batch);
-        // What nobody wants any more goes in any case: it makes room.
-        if let Err(error) = maps::delete(datapath, batch) {
-            warn!(%error, "rows of services could not be deleted; they are compared again later");
-            self.doubtful = true;
-        }
         self.count(batch);
-        match written {
-            Ok(()) => self.balancer.confirm(&batch.owners),
+        match maps::write(datapath, batch) {
+            Ok(()) => {
+                self.balancer.confirm(&batch.owners);
+                self.delete(batch, maps::delete(datapath, batch));
+            }
             Err(error) => {
                 warn!(%error, services = batch.owners.len(), "rows of services could not be written; one service after the other");
+                self.delete(batch, maps::delete_frontends(datapath, batch));
                 for owner in &batch.owners {
                     let again = self.balancer.again(owner);
                     self.apply_one(datapath, owner, &again);
                 }
+                // Slots of services that are no more are still there.
+                self.doubtful = true;
             }
+        }
+    }
+
+    fn delete(&mut self, batch: &Batch, done: Result<(), MapError>) {
+        if let Err(error) = done {
+            warn!(%error, rows = batch.deleted(), "rows of services could not be deleted; they are compared again later");
+            self.doubtful = true;
         }
     }
 

@@ -38,6 +38,15 @@ pub(super) fn write(datapath: &mut Datapath, batch: &Batch) -> Result<(), MapErr
 
 /// Deletes what is to be deleted, in the other order.
 pub(super) fn delete(datapath: &mut Datapath, batch: &Batch) -> Result<(), MapError> {
+    delete_frontends(datapath, batch)?;
+    let maps = datapath.services();
+    maps.members().remove_all(&batch.gone_members)?;
+    maps.backends().remove_all(&batch.gone_backends)?;
+    Ok(())
+}
+
+/// What clients find first. The rest of a batch that was not written must stay: frontends may still count it.
+pub(super) fn delete_frontends(datapath: &mut Datapath, batch: &Batch) -> Result<(), MapError> {
     for addr in &batch.gone_addresses {
         let endpoints = datapath.endpoints();
         // Another's row at the address is none of ours: a node's own, or a pod's that has it now.
@@ -50,8 +59,6 @@ pub(super) fn delete(datapath: &mut Datapath, batch: &Batch) -> Result<(), MapEr
     for key in &batch.gone_sources {
         maps.sources().remove(key)?;
     }
-    maps.members().remove_all(&batch.gone_members)?;
-    maps.backends().remove_all(&batch.gone_backends)?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! Rounds of load over several paths in turn: the subject first, then what it is compared with, and again. Figures are
 //! compared within a round only, since the machine is not the same a minute later.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Stdio};
@@ -12,8 +13,11 @@ use serde::Serialize;
 
 use crate::reference::Path;
 
-/// The first port of servers on one path.
-const PORT: &str = "4780";
+/// The first port of servers on one path; of those behind a service, each is this far from the one before.
+pub(crate) const PORT: u16 = 4780;
+pub(crate) const PORT_STEP: u16 = 10;
+/// Servers behind a service.
+pub(crate) const BACKENDS: u16 = 4;
 
 /// What is done, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,10 +64,17 @@ pub(crate) type Round = Vec<f64>;
 
 /// Measures all paths in turn, round after round.
 pub(crate) fn rounds(paths: &[&Path], work: Work, effort: Effort) -> Result<Vec<Round>> {
-    let servers: Vec<_> = paths
-        .iter()
-        .map(|path| Server::start(path, work.server_cpu))
-        .collect::<Result<_>>()?;
+    // Two paths may lead to one server.
+    let mut started = BTreeSet::new();
+    let mut servers = Vec::new();
+    for path in paths {
+        let count = if path.service.is_some() { BACKENDS } else { 1 };
+        for port in (0..count).map(|index| PORT + index * PORT_STEP) {
+            if started.insert((path.server.id()?, port)) {
+                servers.push(Server::start(path, port, work.server_cpu)?);
+            }
+        }
+    }
     let round = |_| {
         paths
             .iter()
@@ -76,14 +87,22 @@ pub(crate) fn rounds(paths: &[&Path], work: Work, effort: Effort) -> Result<Vec<
 }
 
 fn measure(path: &Path, work: Work, seconds: f64) -> Result<f64> {
-    let mut client = path.client.command(this_program()?);
+    let cgroup = path
+        .service
+        .as_ref()
+        .and_then(|service| service.cgroup.as_deref());
+    let mut client = path.client.command_in(this_program()?, cgroup)?;
+    let target = path
+        .service
+        .as_ref()
+        .map_or(path.target, |service| service.address);
     client.args([
         "perf",
         "client",
         work.kind.argument(),
-        &path.target.to_string(),
+        &target.to_string(),
         "--port",
-        PORT,
+        &PORT.to_string(),
     ]);
     client.args([
         "--flows",
@@ -97,7 +116,7 @@ fn measure(path: &Path, work: Work, seconds: f64) -> Result<f64> {
         bail!(
             "{} to {}: {}",
             work.label(),
-            path.target,
+            target,
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
@@ -118,10 +137,17 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one at the end of a path, and waits until it listens.
-    fn start(path: &Path, cpu: usize) -> Result<Self> {
+    fn start(path: &Path, port: u16, cpu: usize) -> Result<Self> {
         let listen: IpAddr = path.target;
         let mut command = path.server.command(this_program()?);
-        command.args(["perf", "server", "--port", PORT, "--listen", &listen.to_string()]);
+        command.args([
+            "perf",
+            "server",
+            "--port",
+            &port.to_string(),
+            "--listen",
+            &listen.to_string(),
+        ]);
         command.args(["--cpu", &cpu.to_string()]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().context("a child's output is piped")?;

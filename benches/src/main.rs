@@ -10,12 +10,14 @@ mod attach;
 mod cni;
 mod conditions;
 mod document;
+mod kube_proxy;
 mod load;
 mod namespace;
 mod rates;
 mod reference;
 mod report;
 mod results;
+mod services;
 mod subject;
 mod svg;
 
@@ -48,8 +50,8 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Bench {
-    /// Only groups whose name contains this: rates, tunnels, world, cni, agent, programs, lab,
-    /// doctor, planner
+    /// Only groups whose name contains this: rates, tunnels, world, services, cni, agent, programs,
+    /// lab, doctor, planner
     #[arg(long, value_name = "TEXT")]
     group: Option<String>,
     /// Only rates whose name contains this, such as `same node TCP_RR 1 cpu`
@@ -64,6 +66,9 @@ struct Bench {
     /// Seconds per measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     seconds: f64,
+    /// How many services there are, for each run of that group
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_values_t = [10, 1000, 10_000])]
+    services: Vec<u32>,
     /// The CPUs: the client's when the ends are apart, and the one of everything else
     #[arg(long, value_name = "CPU,CPU", value_delimiter = ',', num_args = 2, default_values_t = [0, 1])]
     cpus: Vec<usize>,
@@ -168,6 +173,13 @@ impl Bench {
         if self.wants("world") {
             let compared = rates::compare_masquerade(&programs, effort, cpus, |name| self.wants_rate(name));
             results.comparisons.extend(compared?);
+        }
+        if self.wants("services") {
+            for count in self.services.iter().copied() {
+                let compared =
+                    rates::compare_services(&programs, count, effort, cpus, |name| self.wants_rate(name));
+                results.comparisons.extend(compared?);
+            }
         }
         let times = if self.quick { 2 } else { 10 };
         if self.wants("doctor") {

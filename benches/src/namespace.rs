@@ -56,6 +56,12 @@ impl Namespace {
         })
     }
 
+    /// The kernel's number for it.
+    pub(crate) fn id(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(File::from(self.fd.try_clone()?).metadata()?.ino())
+    }
+
     /// A path to it that other processes can use while this one lives.
     pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())
@@ -79,6 +85,29 @@ impl Namespace {
             });
         }
         command
+    }
+
+    /// The same, in a cgroup of its own below `cgroup` if there is one: a process in that of a pod would hold the pod up.
+    pub(crate) fn command_in(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        cgroup: Option<&Path>,
+    ) -> Result<Command> {
+        let mut command = self.command(program);
+        let Some(cgroup) = cgroup else { return Ok(command) };
+        let own = cgroup.join("bench");
+        std::fs::create_dir_all(&own).with_context(|| format!("create {}", own.display()))?;
+        let processes = File::options().write(true).open(own.join("cgroup.procs"))?;
+        // SAFETY: between fork and exec one system call is made, which does not allocate; the descriptor is open in the child.
+        unsafe {
+            command.pre_exec(move || (&processes).write_all(b"0"));
+        }
+        Ok(command)
+    }
+
+    /// Runs a ruleset of `iptables-restore`, in the kernel's own form of it.
+    pub(crate) fn iptables(&self, rules: &str) -> Result<()> {
+        self.feed("iptables-legacy-restore", &[], "iptables", rules)
     }
 
     /// Runs commands of `ip`, one per line.

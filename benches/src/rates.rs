@@ -4,9 +4,11 @@
 use anyhow::Result;
 use connectivity::perf::Kind;
 
+use crate::kube_proxy::{self, Backend};
 use crate::load::{self, Effort, Round, Work};
 use crate::reference::{self, Path, Wire};
 use crate::results::{Comparison, Spread};
+use crate::services::Served;
 use crate::subject::{Programs, Subject};
 
 /// What the ratio to kernel routing must be at least, for request rates and for throughput.
@@ -77,14 +79,14 @@ const MASQUERADE_GOAL: f64 = 1.1;
 
 /// Where load runs.
 struct Scope {
-    name: &'static str,
+    name: String,
     subject: Path,
     rivals: Vec<Rival>,
 }
 
 fn same_node(subject: &Subject) -> Result<Scope> {
     Ok(Scope {
-        name: "same node",
+        name: "same node".into(),
         subject: subject.path("pod-1-1", "pod-1-2")?,
         rivals: vec![
             routing("kernel routing", reference::routed_same_node()?),
@@ -102,7 +104,7 @@ fn across_nodes(subject: &Subject) -> Result<Scope> {
         goals: Goals::default(),
     };
     Ok(Scope {
-        name: "across nodes",
+        name: "across nodes".into(),
         subject: subject.path("pod-1-1", "pod-2-1")?,
         rivals: vec![
             routing("kernel routing", reference::routed_across(Wire::Switch)?),
@@ -159,7 +161,7 @@ pub(crate) fn compare_tunnels(
     for (name, arguments) in TUNNELS {
         let subject = Subject::start_as("bench-tunnel", programs, 2, 1, arguments)?;
         let scope = Scope {
-            name,
+            name: name.into(),
             subject: subject.path("pod-1-1", "pod-2-1")?,
             rivals: vec![
                 routing("kernel vxlan device", reference::tunnelled_across()?),
@@ -194,7 +196,7 @@ pub(crate) fn compare_masquerade(
     let arguments = ["--set", "enableIPv4Masquerade=true"];
     let subject = Subject::start_as("bench-world", programs, 1, 1, &arguments)?;
     let scope = Scope {
-        name: "pod to world",
+        name: "pod to world".into(),
         subject: subject.path_to_world("pod-1-1")?,
         rivals: vec![Rival {
             name: "kernel routing + nftables",
@@ -206,6 +208,60 @@ pub(crate) fn compare_masquerade(
         }],
     };
     compare_in(&[scope], &[&subject], effort, cpus, wanted)
+}
+
+/// What the ratio of connections through a service must be at least: to those through kube-proxy's rules, and straight to the pod.
+const KUBE_PROXY_GOAL: f64 = 1.15;
+const STRAIGHT_GOAL: f64 = 0.97;
+
+/// Connections through one of so many services against what kube-proxy writes for as many, as [`compare_in`] does. Of throughput
+/// nothing is measured: it is that of the path.
+pub(crate) fn compare_services(
+    programs: &Programs,
+    count: u32,
+    effort: Effort,
+    cpus: [usize; 2],
+    mut wanted: impl FnMut(&str) -> bool,
+) -> Result<Vec<Comparison>> {
+    let served = Served::start(programs, count)?;
+    let mut all = Vec::new();
+    for (way, by_socket) in [("by sockets", true), ("by packets", false)] {
+        let rival = |name, path, goal| Rival {
+            name,
+            path,
+            goals: Goals {
+                rr: Some(1.0),
+                crr: Some(goal),
+                stream: None,
+            },
+        };
+        let scope = Scope {
+            name: format!("{count} services, {way}"),
+            subject: served.path(by_socket)?,
+            rivals: vec![
+                rival(
+                    "iptables of kube-proxy",
+                    kube_proxy::path(Backend::Iptables, count)?,
+                    KUBE_PROXY_GOAL,
+                ),
+                rival(
+                    "nftables of kube-proxy",
+                    kube_proxy::path(Backend::Nftables, count)?,
+                    KUBE_PROXY_GOAL,
+                ),
+                rival(
+                    "straight to the pod",
+                    served.subject.path("pod-1-1", "pod-1-2")?,
+                    STRAIGHT_GOAL,
+                ),
+            ],
+        };
+        let one_cpu = |name: &str| {
+            !name.contains("STREAM") && name.ends_with("1 cpu") && !name.contains("UDP") && wanted(name)
+        };
+        all.extend(compare_in(&[scope], &[&served.subject], effort, cpus, one_cpu)?);
+    }
+    Ok(all)
 }
 
 /// Compares everything whose name `wanted` approves of. Each CPU set is measured on its own: one CPU for both ends,
@@ -243,7 +299,7 @@ fn compare_in(
                 alive()?;
                 let rounds = load::rounds(&paths, work, effort)?;
                 alive()?;
-                all.extend(judge(scope.name, rivals, work, &rounds, count));
+                all.extend(judge(&scope.name, rivals, work, &rounds, count));
             }
         }
     }

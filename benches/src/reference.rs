@@ -6,6 +6,7 @@
 //! its masquerade rules and `host-local`, and static routes between nodes.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -21,9 +22,26 @@ pub(crate) struct Path {
     pub(crate) server: Namespace,
     /// The server's address.
     pub(crate) target: IpAddr,
+    /// What the client calls instead, if it is not the server itself.
+    pub(crate) service: Option<Frontend>,
     /// What else the path consists of; it is there as long as somebody holds it.
-    #[expect(dead_code, reason = "held, not used")]
     pub(crate) between: Vec<Namespace>,
+}
+
+impl Path {
+    /// The node between client and server.
+    pub(crate) fn node(&self) -> Result<&Namespace> {
+        self.between.last().context("there is no node between them")
+    }
+}
+
+/// A service in front of the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Frontend {
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// The cgroup that the client is put into, where its sockets are looked at.
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 /// What connects two nodes.
@@ -41,7 +59,7 @@ fn node_address(node: u8) -> IpAddr {
 }
 
 /// The address of pod `index` of a node.
-fn pod_address(node: u8, index: u8) -> IpAddr {
+pub(crate) fn pod_address(node: u8, index: u8) -> IpAddr {
     Ipv4Addr::new(10, 99, node, index + 1).into()
 }
 
@@ -54,6 +72,7 @@ pub(crate) fn routed_same_node() -> Result<Path> {
         server,
         target: pod_address(1, 2),
         between: vec![node],
+        service: None,
     })
 }
 
@@ -67,6 +86,7 @@ pub(crate) fn routed_across(wire: Wire) -> Result<Path> {
         server,
         target: pod_address(2, 1),
         between,
+        service: None,
     })
 }
 
@@ -97,6 +117,7 @@ pub(crate) fn tunnelled_across() -> Result<Path> {
         server,
         target: pod_address(2, 1),
         between,
+        service: None,
     })
 }
 
@@ -129,6 +150,7 @@ pub(crate) fn masqueraded_to_world() -> Result<Path> {
         server: world,
         target,
         between: vec![node],
+        service: None,
     })
 }
 
@@ -145,6 +167,7 @@ pub(crate) fn bridge_same_node() -> Result<Path> {
         server,
         target,
         between: vec![node],
+        service: None,
     })
 }
 
@@ -159,6 +182,7 @@ pub(crate) fn bridge_across(wire: Wire) -> Result<Path> {
         server,
         target,
         between,
+        service: None,
     })
 }
 

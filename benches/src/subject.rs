@@ -107,6 +107,7 @@ impl Subject {
             server: self.pod(server)?,
             target,
             between: Vec::new(),
+            service: None,
         })
     }
 
@@ -120,6 +121,7 @@ impl Subject {
             server: Namespace::open(&underlay.namespace("net"))?,
             target: target.context("the underlay has no IPv4 address")?,
             between: Vec::new(),
+            service: None,
         })
     }
 

@@ -155,8 +155,12 @@ fn services(pins: &Pins, specs: &[Spec], hz: u32) -> Result<Services, LoadError>
 /// The maps with the sizes that the settings want.
 fn specs(limits: Limits, node: NodeConfig) -> Vec<Spec> {
     let if_used = |flag, rows| if node.has(flag) { rows } else { UNUSED };
-    let translates = node.has(NodeConfig::MASQUERADE) || node.has(NodeConfig::SERVICES);
-    let nat_max = if translates { limits.conntrack_max } else { UNUSED };
+    let nat_max = if node.has(NodeConfig::SERVICES) {
+        // Two for each connection to a service.
+        limits.conntrack_max.saturating_mul(2)
+    } else {
+        if_used(NodeConfig::MASQUERADE, limits.conntrack_max)
+    };
     let services_max = if_used(NodeConfig::SERVICES, limits.services_max);
     let backends_max = if_used(
         NodeConfig::SERVICES,

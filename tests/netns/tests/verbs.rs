@@ -79,6 +79,8 @@ fn every_verb_shows_all_nodes_as_text_and_as_json() {
         (&["ipam", "status"], 2),
         (&["map", "list"], 8),
         (&["map", "dump", "endpoints"], 8),
+        (&["map", "dump", "services"], 2),
+        (&["service", "get", "default/kubernetes"], 2),
         (&["conntrack", "list"], 2),
         (&["drops"], 0),
     ] {
@@ -95,6 +97,80 @@ fn every_verb_shows_all_nodes_as_text_and_as_json() {
             "{verb:?}: {one}"
         );
     }
+}
+
+const SERVICES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {type: NodePort, selector: {app: thalweg-lab}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: diameter, namespace: default}
+spec: {selector: {app: thalweg-lab}, ports: [{port: 3868, targetPort: 8080, protocol: SCTP}]}
+";
+
+#[test]
+fn services_are_listed_with_who_answers_and_why_and_outlive_the_agent() {
+    let Some(lab) = start("verbs-service", |_| ()) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("services.yaml");
+    std::fs::write(&file, SERVICES).unwrap();
+    let applied = thalweg(&["lab", "apply", "-f", file.to_str().unwrap(), "--name", lab.name()]);
+    assert!(applied.status.success(), "{}", said(&applied));
+    let list = || items(&ask(&lab, &["service", "list"], &["-o", "json"]));
+    let on = |node: &str, name: &str| {
+        list()
+            .into_iter()
+            .find(|row| row["node"] == node && row["name"] == name)
+    };
+    let of = |row: &Value, kind: &str| -> Vec<Value> {
+        let all = row["frontends"].as_array().cloned().unwrap_or_default();
+        all.into_iter()
+            .filter(|frontend| frontend["kind"] == kind)
+            .collect()
+    };
+    for node in ["node-1", "node-2"] {
+        eventually("all four pods answer for the service", || {
+            let row = on(node, "web").unwrap_or_default();
+            of(&row, "ClusterIP")
+                .iter()
+                .any(|frontend| frontend["backends"] == 4)
+        });
+        let row = on(node, "web").unwrap();
+        assert!(!of(&row, "NodePort").is_empty(), "{row}");
+        eventually("the service that cannot be is refused by name", || {
+            on(node, "diameter").is_some_and(|row| row["remarks"][0]["reason"] == "SctpPortChanged")
+        });
+    }
+    let shown = said(&ask(
+        &lab,
+        &["service", "get", "default/web"],
+        &["--node", "node-1"],
+    ));
+    assert!(shown.contains("ClusterIP") && shown.contains("chosen"), "{shown}");
+    let none = thalweg(&["service", "get", "default/none", "--lab", lab.name()]);
+    assert!(!none.status.success() && said(&none).contains("serves no service default/none"));
+    let maps = || {
+        let all = ["services", "backends"]
+            .map(|map| said(&ask(&lab, &["map", "dump", map], &["--node", "node-1"])));
+        all.map(|text| {
+            text.lines()
+                .map(str::to_owned)
+                .collect::<std::collections::BTreeSet<_>>()
+        })
+    };
+    let before = maps();
+    lab.restart_agent("node-1", Signal::SIGKILL).unwrap();
+    eventually("the services are in force again", || {
+        agent_status(&lab, "node-1")
+            .services
+            .is_some_and(|services| services.in_sync)
+    });
+    assert_eq!(maps(), before, "a new agent leaves the rows as they are");
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn a_host_port_needs_no_plugin_where_services_are_ours_to_serve() {
     };
     apply(&lab, WEB, "web");
     for address in &lab.nodes()[0].addresses {
-        for from in ["node-2", "pod-2-1", "pod-1-1", "node-1", "web"] {
+        // The node itself is not among them: it is by its cgroup that its sockets are led, and this test's are not in it.
+        for from in ["node-2", "pod-2-1", "pod-1-1", "web"] {
             let (own, host) = (
                 SocketAddr::new(any_of(*address), POD_PORT),
                 SocketAddr::new(*address, HOST_PORT),

@@ -93,7 +93,8 @@ pub(super) fn check(config: &Config, take: &mut Take) {
         take.refuse("kubeProxyReplacement", expected.to_owned());
     }
     let ((first, last), (from, to)) = (services.node_ports, config.masquerade.ports);
-    if config.masquerade.is_on() && first <= to && from <= last {
+    // Connections that go on to another node's backend have ports of that range too.
+    if first <= to && from <= last {
         let expected = format!(
             "apart from masquerade.portRange ({from}-{to}): a port is either a service's or masqueraded connections'"
         );

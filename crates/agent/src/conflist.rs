@@ -94,12 +94,23 @@ impl Conflist {
         content.is_ok_and(|content| fs::read(self.path()).is_ok_and(|found| found == content.as_bytes()))
     }
 
+    /// Whether the runtime runs a plugin of this kind too, before us or after.
+    #[must_use]
+    pub fn runs(&self, kind: &str) -> bool {
+        let list = self.whole().unwrap_or_default();
+        let mut plugins = list["plugins"].as_array().into_iter().flatten();
+        plugins.any(|plugin| plugin["type"] == kind)
+    }
+
     fn content(&self) -> Result<String, ConflistError> {
-        let conflist = match &self.behind {
-            None => self.list(),
-            Some(name) => self.list_behind(name)?,
-        };
-        Ok(format!("{conflist:#}\n"))
+        self.whole().map(|list| format!("{list:#}\n"))
+    }
+
+    fn whole(&self) -> Result<Value, ConflistError> {
+        match &self.behind {
+            None => Ok(self.list()),
+            Some(name) => self.list_behind(name),
+        }
     }
 
     /// `cniVersion` is what runtimes with libcni before 1.2 (containerd 1.7, CRI-O 1.28) understand; newer ones take the best of

@@ -250,6 +250,8 @@ pub struct Runtime {
     pub exclusive: bool,
     /// How the plugin reaches us.
     pub socket: SocketFile,
+    /// Whether a device's ingress queue is free for others, since our programs are attached by tcx.
+    pub tcx: bool,
 }
 
 /// What a look at the runtime's side showed.
@@ -364,8 +366,12 @@ impl Runtime {
                 ),
             );
         }
-        if ready && let Err(error) = self.conflist.write() {
-            return missing(NAME, error.to_string());
+        if ready {
+            match self.conflist.write() {
+                Ok(true) if let Some(refused) = self.refused() => warn!("{refused}"),
+                Ok(_) => {}
+                Err(error) => return missing(NAME, error.to_string()),
+            }
         }
         if let Err(error) = self.order(files) {
             return missing(NAME, error.to_string());
@@ -395,7 +401,16 @@ impl Runtime {
             [] => String::new(),
             aside => format!("; set aside: {}", aside.join(", ")),
         };
-        fulfilled(NAME, format!("{FILE} is in {dir}{aside}"))
+        let refused = self.refused().map(|what| format!("; {what}")).unwrap_or_default();
+        fulfilled(NAME, format!("{FILE} is in {dir}{aside}{refused}"))
+    }
+
+    /// What plugins around us would do with pods, and cannot on this kernel.
+    fn refused(&self) -> Option<&'static str> {
+        let refused = !self.tcx && self.conflist.runs("bandwidth");
+        refused.then_some(
+            "pods whose egress `bandwidth` limits are refused, since the kernel has no tcx (Linux 6.6)",
+        )
     }
 
     /// Sets others' files aside or gives them back. Not before ours is there: a node without any network takes no pods.

@@ -111,7 +111,7 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
         Some(address) => Some(http::bind_metrics(address).await?),
         None => None,
     };
-    let runtime = runtime(&config, socket);
+    let runtime = runtime(&config, socket, kernel.features.tcx);
     let conflist = runtime.conflist.clone();
     let remove_conflist = config.cni.remove_conf_on_exit;
     let (readiness, ready) = watch::channel(Readiness::default());
@@ -146,7 +146,7 @@ async fn start_and_serve(config: Config, started: Instant) -> anyhow::Result<()>
     Ok(())
 }
 
-fn runtime(config: &Config, socket: SocketFile) -> Runtime {
+fn runtime(config: &Config, socket: SocketFile, tcx: bool) -> Runtime {
     let api::config::Cni {
         conf_dir,
         bin_dir,
@@ -159,6 +159,7 @@ fn runtime(config: &Config, socket: SocketFile) -> Runtime {
         plugin: Plugin::new(bin_dir, config.cni.install_plugin),
         exclusive: config.cni.exclusive,
         socket,
+        tcx,
     }
 }
 

@@ -12,6 +12,7 @@ use std::process::Command;
 
 use cni::protocol::{Call, Reply};
 use cni::{Wishes, codes};
+use datapath::AttachMode;
 use model::Mac;
 use netlink::{AddressFlags, Netlink, Peer, Request, Route, Veth};
 use serde_json::{Value, json};
@@ -227,6 +228,54 @@ fn an_address_comes_again_when_its_pod_is_gone_and_not_before() {
     ));
     assert_eq!(node.endpoints(), ["b/eth0"]);
     exchange(None, Some(&second), IP);
+}
+
+#[test]
+fn the_nodes_own_address_is_no_pods() {
+    privileged!();
+    let node = behind();
+    let pod = node.netns();
+    foreign(&pod, HOST_END, IP);
+    let mut netlink = Netlink::open().unwrap();
+    let index = netlink.link(HOST_END).unwrap().unwrap().index;
+    let net = format!("{IP}/16").parse().unwrap();
+    netlink
+        .add_address(index, net, AddressFlags { nodad: true })
+        .unwrap();
+    let error = node.fail(adding("a", aws_shape()), Some(&pod));
+    assert!(
+        error.code == codes::CONFLICT && error.msg.contains("address 10.9.0.2 is the node's own"),
+        "{error}"
+    );
+    assert!(error.details.contains("take the node's addresses out"), "{error}");
+    assert_eq!(node.endpoints(), [""; 0]);
+    assert!(!node.has_program(HOST_END));
+}
+
+#[test]
+fn a_limited_pod_is_refused_where_its_queue_and_our_program_want_one_place() {
+    privileged!();
+    let mut node = Node::up();
+    (node.behind, node.attach) = (Some(OTHER.into()), AttachMode::Clsact);
+    node.restart(|| ());
+    let pod = node.netns();
+    foreign(&pod, HOST_END, IP);
+    // `bandwidth` has run before us.
+    tc(&["qdisc", "add", "dev", HOST_END, "ingress"]);
+    let error = node.fail(adding("a", aws_shape()), Some(&pod));
+    assert!(error.msg.contains("cannot be limited on this kernel"), "{error}");
+    assert!(
+        error.details.contains("kubernetes.io/egress-bandwidth"),
+        "{error}"
+    );
+    assert_eq!((node.endpoints(), node.rows().len()), (Vec::new(), 2));
+    tc(&["qdisc", "del", "dev", HOST_END, "ingress"]);
+    assert!(matches!(
+        node.call(adding("a", aws_shape()), Some(&pod)),
+        Reply::Done
+    ));
+    exchange(None, Some(&pod), IP);
+    node.del("a").unwrap();
 }
 
 #[test]

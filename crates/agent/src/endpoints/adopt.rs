@@ -29,9 +29,12 @@ impl Endpoints {
         add: &Add<'_>,
         previous: &PrevResult,
     ) -> Result<(), Error> {
-        limits_are_possible(kernel, add)?;
         let mut pod = PodNetns::open(&add.id, add.netns, add.netns_path, kernel.own_netns)?;
         let endpoint = found(kernel, &mut pod, add, previous)?;
+        let queued = kernel.has_ingress_queue(endpoint.ifindex);
+        let queued = queued.map_err(|error| kernel_error(&add.id, &error))?;
+        limits_are_possible(kernel, &add.id, queued || add.limits.egress)?;
+        none_is_the_nodes(kernel, &endpoint)?;
         if self
             .snapshot()
             .get(&add.id)
@@ -91,6 +94,21 @@ impl Endpoints {
             .restore(id, ip)
             .map_err(|error| Error::new(codes::CONFLICT, format!("{id}: {error}"), ""))
     }
+}
+
+/// The node would not be reached any more where the pod had its row.
+fn none_is_the_nodes(kernel: &mut Kernel, endpoint: &Endpoint) -> Result<(), Error> {
+    let addresses = kernel.netlink.addresses();
+    let addresses = addresses.map_err(|error| kernel_error(&endpoint.id, &error))?;
+    let own = |ip: &&IpAddr| addresses.iter().any(|address| address.net.addr() == **ip);
+    let Some(ip) = endpoint.ips.iter().find(own) else {
+        return Ok(());
+    };
+    Err(Error::new(
+        codes::CONFLICT,
+        format!("{}: address {ip} is the node's own", endpoint.id),
+        "the network before us in the list gave it to the pod: take the node's addresses out of the ranges that it gives from",
+    ))
 }
 
 /// The endpoint as the kernel shows it.

@@ -62,7 +62,7 @@ impl Endpoints {
     /// With the step that failed; nothing is left of the others.
     pub fn add(&mut self, kernel: &mut Kernel, add: &Add<'_>) -> Result<AddResult, Error> {
         let mut watch = self.steps.start();
-        limits_are_possible(kernel, add)?;
+        limits_are_possible(kernel, &add.id, add.limits.egress)?;
         let mut pod = PodNetns::open(&add.id, add.netns, add.netns_path, kernel.own_netns)?;
         watch.lap("namespace");
         if let Some(known) = self.snapshot().get(&add.id) {
@@ -241,16 +241,13 @@ fn wire(
 
 /// `bandwidth` limits what a pod sends by an ingress qdisc on the host end. Before tcx our program is in such a qdisc, of which a
 /// device has only one.
-pub(super) fn limits_are_possible(kernel: &Kernel, add: &Add<'_>) -> Result<(), Error> {
-    if !add.limits.egress || kernel.datapath.features().tcx {
+pub(super) fn limits_are_possible(kernel: &Kernel, id: &EndpointId, egress: bool) -> Result<(), Error> {
+    if !egress || kernel.datapath.features().tcx {
         return Ok(());
     }
     Err(Error::new(
         codes::KERNEL,
-        format!(
-            "{}: the rate of what a pod sends cannot be limited on this kernel, which has no tcx",
-            add.id
-        ),
+        format!("{id}: the rate of what a pod sends cannot be limited on this kernel, which has no tcx"),
         "take the annotation kubernetes.io/egress-bandwidth off the pod, or run Linux 6.6 or later on the node",
     ))
 }

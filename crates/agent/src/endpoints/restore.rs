@@ -203,6 +203,14 @@ impl Endpoints {
 }
 
 impl Kernel {
+    /// Whether somebody limits what a pod sends already: our own program is never in a queue of this kind.
+    pub(super) fn has_ingress_queue(&mut self, ifindex: u32) -> Result<bool, netlink::Error> {
+        let queues = self.netlink.queues()?;
+        Ok(queues
+            .iter()
+            .any(|queue| queue.ifindex == ifindex && is_ingress(queue)))
+    }
+
     /// Where the rate of a pod behind this host end is limited. An ingress qdisc, where our program does not need one, is there for
     /// what the pod sends.
     fn limits(&self, queues: &[Queue], ifindex: u32) -> RateLimits {
@@ -213,9 +221,13 @@ impl Kernel {
         };
         RateLimits {
             ingress: has(&|queue| !queue.ingress && !NO_QUEUES.contains(&queue.kind.as_str())),
-            egress: self.datapath.features().tcx && has(&|queue| queue.ingress && queue.kind == INGRESS),
+            egress: self.datapath.features().tcx && has(&is_ingress),
         }
     }
+}
+
+fn is_ingress(queue: &Queue) -> bool {
+    queue.ingress && queue.kind == INGRESS
 }
 
 fn endpoint(link: &Link, alias: Alias, limits: RateLimits) -> Endpoint {

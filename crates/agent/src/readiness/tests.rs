@@ -74,6 +74,31 @@ fn a_node_without_pod_cidrs_says_who_should_set_them() {
 }
 
 #[test]
+fn what_plugins_around_us_cannot_do_on_this_kernel_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("cni.sock");
+    let listener = crate::cni_server::bind(&socket).unwrap();
+    let list = r#"{"name": "other", "plugins": [{"type": "ptp"}, {"type": "bandwidth"}]}"#;
+    std::fs::write(dir.path().join("10-other.conflist"), list).unwrap();
+    let mut runtime = Runtime {
+        conflist: Conflist::new(dir.path(), &socket, &[], Some("other")),
+        plugin: Plugin::new(dir.path(), false),
+        exclusive: false,
+        socket: listener.file().clone(),
+        tcx: false,
+    };
+    let cni = |runtime: &Runtime| runtime.conflist(true, &mut Files::default());
+    assert!(cni(&runtime).ok);
+    let message = cni(&runtime).message;
+    assert!(
+        message.contains("egress `bandwidth` limits are refused"),
+        "{message}"
+    );
+    runtime.tcx = true;
+    assert!(!cni(&runtime).message.contains("bandwidth"));
+}
+
+#[test]
 fn problems_of_the_host_are_all_shown() {
     let mut world = World::default();
     world.view.problems = vec!["one".to_owned(), "two".to_owned()];

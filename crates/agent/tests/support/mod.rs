@@ -19,7 +19,7 @@ use std::time::Duration;
 use cni::protocol::{self, Call, Reply, Request};
 use cni::{Attachment, Error, Pod};
 use datapath::common::NodeConfig;
-use datapath::{Datapath, Timeouts};
+use datapath::{AttachMode, Datapath, Timeouts};
 use netlink::{AddressFlags, Netlink, Peer, Veth, netns};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -62,6 +62,8 @@ pub(crate) struct Node {
     pub(crate) behind: Option<String>,
     /// What services are made of, where they are the agent's to serve.
     pub(crate) serving: Option<Serving>,
+    /// How programs are attached; counts from the next start on.
+    pub(crate) attach: AttachMode,
 }
 
 /// The tables of services, and what the agent says about them.
@@ -131,6 +133,7 @@ impl Node {
             endpoints,
             behind: None,
             serving,
+            attach: AttachMode::Auto,
         };
         node.start();
         node
@@ -145,7 +148,10 @@ impl Node {
         if self.serving.is_some() {
             flags |= NodeConfig::SERVICES;
         }
-        let mut load = datapath::Options::new(self.dir.path(), NodeConfig::new(flags));
+        let mut load = datapath::Options {
+            attach: self.attach,
+            ..datapath::Options::new(self.dir.path(), NodeConfig::new(flags))
+        };
         load.limits.services_max = self.serving.as_ref().map_or(0, |serving| serving.max);
         let datapath = Datapath::load(&load).unwrap();
         let (writer, endpoints) = table("endpoints");

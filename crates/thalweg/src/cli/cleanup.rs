@@ -10,10 +10,11 @@ use std::process::ExitCode;
 
 use agent::apply::HOST_LINK;
 use agent::conflist::{ASIDE_SUFFIX, Others};
+use agent::endpoints::Alias;
 use agent::tunnel::TUNNEL_LINK;
 use anyhow::{Result, bail};
 use datapath::{Datapath, LoadError};
-use netlink::{Netlink, ROUTE_PROTOCOL, Route, Rule};
+use netlink::{Link, Netlink, ROUTE_PROTOCOL, Request, Route, Rule};
 
 use super::output;
 
@@ -48,6 +49,8 @@ enum Item {
     Aside(PathBuf, Others),
     Programs(PathBuf),
     Link(String),
+    /// What we wrote on another network's device, which stays.
+    Mark(Link),
     Route(Box<Route>),
     Rule(Box<Rule>),
     Directory(PathBuf),
@@ -108,12 +111,7 @@ impl Args {
         items.extend(routes.into_iter().map(|route| Item::Route(Box::new(route))));
         let rules = netlink.rules()?.into_iter().filter(agent::apply::is_detour);
         items.extend(rules.map(|rule| Item::Rule(Box::new(rule))));
-        let links = netlink.links()?.into_iter();
-        items.extend(
-            links
-                .filter(|link| is_ours(&link.name, link.kind.as_deref()))
-                .map(|link| Item::Link(link.name)),
-        );
+        items.extend(netlink.links()?.into_iter().filter_map(Item::of));
         if self.run_dir.exists() {
             items.push(Item::Directory(self.run_dir.clone()));
         }
@@ -175,6 +173,15 @@ fn complain(item: &Item, error: &anyhow::Error) {
 }
 
 impl Item {
+    /// A device of ours, or one that only has our mark, with the pods that we had behind another network.
+    fn of(link: Link) -> Option<Self> {
+        if is_ours(&link.name, link.kind.as_deref()) {
+            return Some(Self::Link(link.name));
+        }
+        let alias = Alias::decode(link.alias.as_deref()?).ok()?;
+        alias.adopted.then_some(Self::Mark(link))
+    }
+
     /// Removes it; what is gone already, a route with its device for instance, is well.
     fn remove(&self, netlink: &mut Netlink) -> Result<()> {
         match self {
@@ -182,6 +189,7 @@ impl Item {
             Self::Aside(dir, others) => put_back(dir, others),
             Self::Programs(bpffs) => Ok(datapath::unload(bpffs).map(|_| ())?),
             Self::Link(name) => Ok(netlink.delete_link(name).map(|_| ())?),
+            Self::Mark(link) => unmark(netlink, link),
             Self::Route(route) => Ok(netlink.delete_route(route).map(|_| ())?),
             Self::Rule(rule) => Ok(netlink.delete_rule(rule).map(|_| ())?),
             Self::Directory(path) => absent_is_well(empty(path)),
@@ -202,6 +210,16 @@ fn empty(directory: &Path) -> io::Result<()> {
     match std::fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
         other => other,
+    }
+}
+
+/// Its owner may have removed the device since, and its index may be another's: the name and the mark are compared once more.
+fn unmark(netlink: &mut Netlink, link: &Link) -> Result<()> {
+    match netlink.link(&link.name)? {
+        Some(now) if now.index == link.index && now.alias == link.alias => {
+            Ok(netlink.apply(&[Request::set_alias(now.index, "")])?)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -245,6 +263,7 @@ impl std::fmt::Display for Item {
                 )
             }
             Self::Link(name) => write!(formatter, "device {name}"),
+            Self::Mark(link) => write!(formatter, "alias of device {}, which stays", link.name),
             Self::Route(route) => write!(formatter, "route {route}"),
             Self::Rule(rule) => write!(formatter, "rule {}: {rule}", rule.priority),
             Self::Directory(path) => write!(formatter, "directory {}", path.display()),

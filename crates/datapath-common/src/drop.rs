@@ -51,8 +51,6 @@ reasons! {
     INVALID_SOURCE_IP = 132,
     /// A header is cut short or contradicts itself.
     CT_TRUNCATED_OR_INVALID_HEADER = 135,
-    /// A masqueraded packet is bigger than its route allows and would have to be cut.
-    FRAGMENTATION_NEEDED = 136,
     /// Neither IPv4 nor IPv6 as this node is configured.
     UNSUPPORTED_L3_PROTOCOL = 139,
     /// The packet could not be changed; the kernel was short of memory.

@@ -2,7 +2,7 @@
 //! Out of the node: by the kernel's own routing and neighbour tables.
 
 use datapath_common::packet::{DETOUR_MARK, DETOUR_MASK, ETH_LEN, UDP_LEN, proto};
-use datapath_common::{Addr, Be16, Mac, Reason, Tuple, Way};
+use datapath_common::{Addr, Be16, Mac, Reason, Tuple, Way, checksum};
 
 use crate::parse::{Bytes, Ethernet, Packet};
 use crate::{Ctx, Drop, Verdict, forward, maps, nat};
@@ -154,6 +154,9 @@ fn way_out(ctx: &Ctx, packet: &Packet) -> Result<i32, Drop> {
     Ok(action)
 }
 
+/// Where the word of flags and fragment offset lies in a frame with IPv4; the next are TTL with protocol, and the checksum.
+const FLAGS_V4: usize = ETH_LEN + 6;
+const DONT_FRAGMENT: u16 = 0x4000;
 /// No action of a redirect.
 const TO_STACK: i32 = -1;
 
@@ -201,16 +204,23 @@ fn refused(ctx: &Ctx, packet: &Packet, result: i64) -> Result<(), Drop> {
     match result {
         _ if !packet.nat.is_some() => Ok(()),
         BLACKHOLE | UNREACHABLE | PROHIBIT | NOT_FORWARDED => Ok(()),
-        FRAGMENTATION_NEEDED if !packet.v4 || must_not_be_cut(ctx) => Ok(()),
-        FRAGMENTATION_NEEDED => Err(Drop::new(Reason::FRAGMENTATION_NEEDED)),
+        FRAGMENTATION_NEEDED if packet.v4 => forbid_to_cut(ctx),
+        FRAGMENTATION_NEEDED => Ok(()),
         _ => Err(Drop::new(Reason::FIB_LOOKUP_FAILED)),
     }
 }
 
-/// The flag of IPv4.
+/// Says *don't fragment*, so that the stack answers with the error and the pod cuts what it sends next.
 #[inline(always)]
-fn must_not_be_cut(ctx: &Ctx) -> bool {
-    ctx.read::<u8>(ETH_LEN + 6).is_some_and(|flags| flags & 0x40 != 0)
+fn forbid_to_cut(ctx: &Ctx) -> Result<(), Drop> {
+    let [old, hops, check]: [Be16; 3] = ctx
+        .read(FLAGS_V4)
+        .ok_or(Drop::new(Reason::ERROR_WRITING_TO_PACKET))?;
+    if old.get() & DONT_FRAGMENT != 0 {
+        return Ok(());
+    }
+    let new = Be16::new(old.get() | DONT_FRAGMENT);
+    ctx.write(FLAGS_V4, [new, hops, checksum::update(check, old, new)])
 }
 
 #[inline(always)]

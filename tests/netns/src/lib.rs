@@ -17,6 +17,7 @@ use lab::{Guard, Lab, Options, Spec};
 
 pub mod examine;
 pub mod hitless;
+pub mod objects;
 
 /// How long anything in a test may take that takes milliseconds when all is well.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -185,6 +186,31 @@ fn listen(lab: &Lab, on: &str, address: SocketAddr) -> TcpListener {
         .unwrap_or_else(|error| panic!("{on} cannot listen on {address}: {error}"))
 }
 
+/// Listens in the underlay, which is no node: for the lab it is the world.
+///
+/// # Panics
+/// When the address is none of the underlay's.
+#[must_use]
+pub fn listen_in_world(lab: &Lab, address: IpAddr) -> TcpListener {
+    let network = lab.state().underlay.expect("it runs").namespace("net");
+    let network = netlink::netns::open(&network).expect("it runs");
+    let bind = move || TcpListener::bind((address, 0));
+    let bound = netlink::netns::run_in(network.as_fd(), bind).expect("the namespace is there");
+    bound.unwrap_or_else(|error| panic!("the world cannot listen on {address}: {error}"))
+}
+
+/// All addresses of a node or a pod.
+///
+/// # Panics
+/// When there is neither of this name.
+#[must_use]
+pub fn addresses(lab: &Lab, target: &str) -> Vec<IpAddr> {
+    match lab.node(target) {
+        Ok(node) => node.addresses,
+        Err(_) => lab.pod_ips(target).expect("a pod"),
+    }
+}
+
 fn echo_of(lab: &Lab, from: &str, listener: TcpListener, address: SocketAddr) {
     let echo = std::thread::spawn(move || -> std::io::Result<()> {
         let (mut stream, _) = listener.accept()?;
@@ -274,12 +300,20 @@ pub fn drops(lab: &Lab, node: &str, reason: &str) -> u64 {
 /// # Panics
 /// When it does not hold within [`LIMIT`].
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    eventually_within(LIMIT, what, condition);
+}
+
+/// The same for what takes longer.
+///
+/// # Panics
+/// When it does not hold within `limit`.
+pub fn eventually_within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(
-            begin.elapsed() < LIMIT,
+            begin.elapsed() < limit,
             "{what}: not within {} s",
-            LIMIT.as_secs()
+            limit.as_secs()
         );
         std::thread::sleep(POLL);
     }

@@ -9,13 +9,13 @@ mod proxy;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::process::Command;
 
 use lab::spec::Ipam;
 use lab::{Guard, Lab};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests_netns::hitless::Traffic;
+use tests_netns::objects::{kubectl, kubectl_fed};
 use tests_netns::{agent_status, assert_pings, eventually, run, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
@@ -220,6 +220,9 @@ fn assert_unharmed(traffic: Traffic) {
     assert_eq!(report.sent, report.received, "datagrams were lost");
 }
 
+/// Both kinds of objects that are made here come from standard input.
+const CREATE: [&str; 3] = ["apply", "-f", "-"];
+
 /// On the first node; the kubelet has an API that works.
 fn pod_comes_and_goes(lab: &Lab, number: u32) {
     let name = format!("brief-{number}-0");
@@ -241,7 +244,7 @@ fn make_pod(lab: &Lab, name: &str) -> IpAddr {
         "spec": {"nodeName": "node-1", "terminationGracePeriodSeconds": 0,
                  "containers": [{"name": "main", "image": "host", "command": ["sleep", "infinity"]}]},
     });
-    apply(lab, &pod);
+    kubectl_fed(lab, &CREATE, &pod.to_string());
     let ip = || lab.pod_ips(name).ok().and_then(|ips| ips.first().copied());
     eventually(&format!("pod {name} runs"), || ip().is_some());
     ip().unwrap()
@@ -258,7 +261,7 @@ fn ghost(lab: &Lab, name: &str, host: u8) {
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
         "spec": {"podCIDR": &cidr, "podCIDRs": [&cidr]},
     });
-    apply(lab, &node);
+    kubectl_fed(lab, &CREATE, &node.to_string());
     let status = json!({"status": {"addresses": address}}).to_string();
     kubectl(
         lab,
@@ -285,26 +288,4 @@ fn way(lab: &Lab, number: u8) -> Option<String> {
     let line = lines.find(|line| line.starts_with(&format!("10.250.{number}.0/24 ")))?;
     let mut words = line.split(' ').skip_while(|word| *word != "via");
     words.nth(1).map(str::to_owned)
-}
-
-fn apply(lab: &Lab, object: &Value) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("object.json");
-    std::fs::write(&file, object.to_string()).unwrap();
-    kubectl(lab, &["apply", "-f", file.to_str().unwrap()]);
-}
-
-fn kubectl(lab: &Lab, arguments: &[&str]) -> String {
-    let output = Command::new("kubectl")
-        .arg("--kubeconfig")
-        .arg(lab.kubeconfig())
-        .args(arguments)
-        .output();
-    let output = output.expect("kubectl is installed");
-    assert!(
-        output.status.success(),
-        "kubectl {arguments:?}: {}",
-        said(&output)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

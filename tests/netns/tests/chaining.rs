@@ -11,6 +11,7 @@ use lab::spec::{Nodes, Routing};
 use lab::{Guard, Lab, Spec};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tests_netns::objects::{apply, kubectl};
 use tests_netns::{
     LIMIT, agent_status, assert_pings, assert_tcp, assert_tcp_via, eventually, run, said, set_agent, start,
     thalweg, within,
@@ -65,7 +66,7 @@ fn a_host_port_needs_no_plugin_where_services_are_ours_to_serve() {
     let Some(lab) = start("hostport-own", |spec| spec.nodes = Nodes::Count(2)) else {
         return;
     };
-    apply(&lab, WEB, "web");
+    run_pod(&lab, WEB, "web");
     for address in &lab.nodes()[0].addresses {
         // The node itself is not among them: it is by its cgroup that its sockets are led, and this test's are not in it.
         for from in ["node-2", "pod-2-1", "pod-1-1", "web"] {
@@ -81,7 +82,7 @@ fn a_host_port_needs_no_plugin_where_services_are_ours_to_serve() {
 }
 
 fn host_ports(lab: &Lab) {
-    apply(lab, WEB, "web");
+    run_pod(lab, WEB, "web");
     let nodes = lab.nodes();
     let addresses = &nodes[0].addresses;
     assert_eq!(addresses.len(), 2, "both families: {addresses:?}");
@@ -223,7 +224,7 @@ fn bandwidth_limits_a_pod_both_ways_over_a_tunnel_and_to_the_world() {
 }
 
 fn limits(lab: &Lab) {
-    apply(lab, LIMITED, "limited");
+    run_pod(lab, LIMITED, "limited");
     for family in 0..2 {
         let ip = |pod: &str| lab.pod_ips(pod).expect("it runs")[family];
         for other in ["pod-1-1", "pod-2-1"] {
@@ -391,7 +392,7 @@ fn behind(test: &str, mode: &str, target: Option<&str>, foreign: Foreign) {
         }
     }
     for (node, name) in [("node-1", "web"), ("node-1", "near"), ("node-2", "far")] {
-        apply(
+        run_pod(
             &lab,
             &WEB.replace("node-1", node)
                 .replace("name: web", &format!("name: {name}"))
@@ -431,8 +432,7 @@ fn behind(test: &str, mode: &str, target: Option<&str>, foreign: Foreign) {
         tests_netns::drops(&lab, "node-1", "INVALID_SOURCE_IP") > before
     });
 
-    let deleted = lab_delete(&lab, "near");
-    assert!(deleted.status.success(), "{}", said(&deleted));
+    kubectl(&lab, &["delete", "pod", "near", "--wait=false"]);
     eventually("the deleted pod is let go", || {
         agent_status(&lab, "node-1").endpoints.total == 1
     });
@@ -509,25 +509,11 @@ fn chained(test: &str, plugins: impl Into<Value>, edit: impl FnOnce(&mut Spec)) 
     })
 }
 
-fn apply(lab: &Lab, manifest: &str, pod: &str) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("pod.yaml");
-    fs::write(&file, manifest).expect("it can be written");
-    let file = file.display().to_string();
-    let applied = thalweg(&["lab", "apply", "-f", &file, "--name", lab.name()]);
-    assert!(applied.status.success(), "{}", said(&applied));
+fn run_pod(lab: &Lab, manifest: &str, pod: &str) {
+    apply(lab, manifest);
     eventually("the pod runs", || {
         lab.pod("default", pod).is_ok_and(|pod| pod.ready)
     });
-}
-
-fn lab_delete(lab: &Lab, pod: &str) -> std::process::Output {
-    let mut kubectl = std::process::Command::new("kubectl");
-    kubectl.env("KUBECONFIG", lab.kubeconfig());
-    kubectl
-        .args(["delete", "pod", pod, "--wait=false"])
-        .output()
-        .expect("kubectl runs")
 }
 
 fn any_of(address: IpAddr) -> IpAddr {

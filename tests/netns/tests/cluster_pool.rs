@@ -5,16 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::crd::{PoolRange, PoolSpec};
 use lab::spec::{Families, Ipam, Nodes, Pool};
 use lab::{Guard, Lab};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests_netns::{assert_pings, assert_tcp, eventually, said, start, thalweg};
+use tests_netns::objects::{self, kill_leader, kubectl};
+use tests_netns::{assert_pings, assert_tcp, eventually, eventually_within, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
 /// Another operator takes over after six seconds in a lab; pods may have to wait that long, and for a runtime's next attempt.
@@ -38,7 +37,7 @@ fn nodes_grow_beyond_their_first_block_while_operators_die_and_give_back_what_th
     for node in [1, 2] {
         make_pods(&lab, node, "b", 12, None);
     }
-    within(FAILOVER, "all pods get addresses", || running(&lab) == 52);
+    eventually_within(FAILOVER, "all pods get addresses", || running(&lab) == 52);
     kill_leader(&lab);
     let all: Vec<IpAddr> = lab.pods().iter().flat_map(|pod| pod.ips.clone()).collect();
     let different: BTreeSet<&IpAddr> = all.iter().collect();
@@ -79,7 +78,7 @@ fn nodes_grow_beyond_their_first_block_while_operators_die_and_give_back_what_th
             "--force",
         ],
     );
-    within(FAILOVER, "blocks are given back", || {
+    eventually_within(FAILOVER, "blocks are given back", || {
         assert_no_block_twice(&lab);
         let left = |node: &str| blocks(node).as_array().map_or(0, Vec::len);
         left("node-1") <= 4 && left("node-2") <= 4
@@ -107,7 +106,7 @@ fn a_pool_that_runs_dry_says_so_and_recovers_when_it_is_widened() {
         };
         (find("FailedCreatePodSandBox"), find("PoolExhausted"))
     };
-    within(FAILOVER, "the pool is said to be dry", || {
+    eventually_within(FAILOVER, "the pool is said to be dry", || {
         matches!(event(), (Some(_), Some(_)))
     });
     let (pod, pool) = event();
@@ -133,7 +132,7 @@ fn a_pool_that_runs_dry_says_so_and_recovers_when_it_is_widened() {
         &lab,
         &["patch", "thalwegpool", "default", "--type=merge", "-p", &wider],
     );
-    within(FAILOVER, "the pods run", || running(&lab) == 10);
+    eventually_within(FAILOVER, "the pods run", || running(&lab) == 10);
     assert_pings(&lab, "pod-2-1", lab.pod_ips("a-1-6").unwrap()[0]);
 }
 
@@ -243,27 +242,8 @@ fn make_pods(lab: &Lab, node: u32, group: &str, count: u32, pool: Option<&str>) 
 }
 
 fn apply(lab: &Lab, objects: &[Value]) {
-    let directory = tempfile::tempdir().unwrap();
-    let file: PathBuf = directory.path().join("objects.yaml");
     let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
-    std::fs::write(&file, documents.join("\n---\n")).unwrap();
-    let applied = thalweg(&["lab", "apply", "-f", file.to_str().unwrap(), "--name", lab.name()]);
-    assert!(applied.status.success(), "{}", said(&applied));
-}
-
-fn kubectl(lab: &Lab, arguments: &[&str]) -> String {
-    let output = Command::new("kubectl")
-        .arg("--kubeconfig")
-        .arg(lab.kubeconfig())
-        .args(arguments)
-        .output();
-    let output = output.expect("kubectl is installed");
-    assert!(
-        output.status.success(),
-        "kubectl {arguments:?}: {}",
-        said(&output)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    objects::apply(lab, &documents.join("\n---\n"));
 }
 
 fn object(lab: &Lab, kind: &str, name: &str) -> Value {
@@ -272,23 +252,6 @@ fn object(lab: &Lab, kind: &str, name: &str) -> Value {
 
 fn running(lab: &Lab) -> usize {
     lab.pods().iter().filter(|pod| pod.ready).count()
-}
-
-fn leader(lab: &Lab) -> Option<String> {
-    lab.operators()
-        .into_iter()
-        .find(lab::OperatorState::leads)
-        .map(|operator| operator.name)
-}
-
-/// Kills the operator that leads; its name.
-fn kill_leader(lab: &Lab) -> String {
-    within(FAILOVER, "an operator leads", || leader(lab).is_some());
-    let name = leader(lab).unwrap();
-    let operators = lab.operators();
-    let operator = operators.iter().find(|operator| operator.name == name).unwrap();
-    assert!(operator.process.signal(Signal::SIGKILL));
-    name
 }
 
 fn assert_no_block_twice(lab: &Lab) {
@@ -303,13 +266,5 @@ fn assert_no_block_twice(lab: &Lab) {
                 );
             }
         }
-    }
-}
-
-fn within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(100));
     }
 }

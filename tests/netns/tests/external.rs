@@ -7,6 +7,7 @@ use std::process::Command;
 use lab::spec::ApiKind;
 use lab::{Lab, Process};
 use nix::sys::signal::Signal;
+use tests_netns::objects::kubectl;
 use tests_netns::{assert_pings, assert_tcp, eventually, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
@@ -134,20 +135,6 @@ fn a_kube_apiserver_that_dies_at_its_start_is_reported_with_its_log() {
         "{text}"
     );
     assert!(!text.contains("namespaces of"), "{text}");
-}
-
-fn kubectl(lab: &Lab, arguments: &[&str]) -> String {
-    let output = Command::new("kubectl")
-        .env("KUBECONFIG", lab.kubeconfig())
-        .args(arguments)
-        .output()
-        .expect("kubectl runs");
-    assert!(
-        output.status.success(),
-        "kubectl {arguments:?}: {}",
-        said(&output)
-    );
-    said(&output)
 }
 
 /// The processes of the API server's cgroup.

@@ -12,6 +12,7 @@ use lab::Lab;
 use lab::spec::Ipam;
 use nix::sys::signal::Signal;
 use tests_netns::hitless::Traffic;
+use tests_netns::objects::{kill_leader, leader};
 use tests_netns::{eventually, start};
 use thalweg_tests_netns as tests_netns;
 
@@ -90,16 +91,4 @@ fn ping(lab: &Lab, to: &str, count: u64) -> Child {
         .command(&lab.target(None, "pod-1-1"), "ping", &arguments)
         .unwrap();
     command.stdout(std::process::Stdio::piped()).spawn().unwrap()
-}
-
-fn leader(lab: &Lab) -> Option<lab::OperatorState> {
-    lab.operators().into_iter().find(lab::OperatorState::leads)
-}
-
-/// Kills the operator that leads, as soon as there is one.
-fn kill_leader(lab: &Lab) -> String {
-    eventually("an operator leads", || leader(lab).is_some());
-    let operator = leader(lab).unwrap();
-    assert!(operator.process.signal(Signal::SIGKILL));
-    operator.name
 }

@@ -10,6 +10,7 @@ use lab::Lab;
 use lab::spec::Nodes;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tests_netns::objects::items;
 use tests_netns::{agent_status, ask_agent, eventually, run, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
@@ -58,7 +59,7 @@ fn the_matrix_shows_exactly_the_way_that_is_cut_and_that_it_is_back() {
     assert_eq!(summary.failures[0].peer, "node-2");
     let status = said(&thalweg(&["status", "--lab", lab.name()]));
     assert!(status.contains("way to node-2"), "{status}");
-    let metrics = metrics(&lab);
+    let metrics = ask_agent(&lab, "node-1", "/metrics");
     for line in [
         "thalweg_health_up{peer=\"node-2\",kind=\"node-icmp\"} 0",
         "thalweg_health_up{peer=\"node-3\",kind=\"pod-tcp\"} 1",
@@ -131,11 +132,6 @@ fn views(lab: &Lab) -> Vec<Value> {
     items(&thalweg(&["health", "--lab", lab.name(), "-o", "json"]))
 }
 
-fn items(output: &Output) -> Vec<Value> {
-    let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(output)));
-    list["items"].as_array().cloned().unwrap()
-}
-
 fn failures(lab: &Lab) -> BTreeSet<Failure> {
     failures_of(&thalweg(&["health", "--lab", lab.name(), "-o", "json"]))
 }
@@ -175,8 +171,4 @@ fn cut(lab: &Lab, links: &[&str], isolated: bool) {
             .unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
-}
-
-fn metrics(lab: &Lab) -> String {
-    ask_agent(lab, "node-1", "/metrics")
 }

@@ -13,6 +13,7 @@ use lab::NodeHandle;
 use netlink::{Netlink, netns};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tests_netns::examine::json as printed;
 use tests_netns::hitless::Traffic;
 use tests_netns::{agent_status, eventually, said, start};
 use thalweg_tests_netns as tests_netns;
@@ -46,7 +47,7 @@ fn an_agent_killed_in_the_middle_of_adds_loses_no_address_and_no_packet() {
         for (pod, call) in new.into_iter().zip(calls) {
             let added = call.wait_with_output().unwrap();
             if !added.status.success() {
-                assert_eq!(json(&added)["code"], 11, "{}", said(&added));
+                assert_eq!(printed(&added)["code"], 11, "{}", said(&added));
             }
             // A runtime gives a failed sandbox up with DEL, or tries once more; both after either end.
             if pods.len() % 2 == 0 {
@@ -125,7 +126,7 @@ impl Pod {
     fn add(&self, node: &NodeHandle) -> Vec<IpAddr> {
         let added = self.run(node, "ADD");
         assert!(added.status.success(), "{}: {}", self.id, said(&added));
-        let result = json(&added);
+        let result = printed(&added);
         let ips = result["ips"].as_array().unwrap();
         let ip = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
         ips.iter().map(|found| ip(found).unwrap()).collect()
@@ -143,10 +144,6 @@ impl Pod {
             .status
             .success()
     }
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(output)))
 }
 
 fn host_ends(node: &NodeHandle) -> Vec<String> {

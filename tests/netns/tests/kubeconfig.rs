@@ -6,13 +6,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use lab::Lab;
 use lab::spec::Nodes;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests_netns::examine::json as answer;
+use tests_netns::objects::{kubectl, kubectl_fed};
 use tests_netns::{eventually, program, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
@@ -140,26 +140,19 @@ fn an_agent_that_becomes_ready_takes_its_taint_away_and_no_other() {
         kubectl(
             &lab,
             &["taint", "nodes", "node-1", &format!("{TAINT}=true:{effect}")],
-            None,
         );
     }
     kubectl(
         &lab,
         &["taint", "nodes", "node-1", "dedicated=db:PreferNoSchedule"],
-        None,
     );
     kubectl(
         &lab,
         &["taint", "nodes", "node-2", &format!("{TAINT}=true:NoSchedule")],
-        None,
     );
     let keys = |node: &str| {
-        let found = kubectl(
-            &lab,
-            &["get", "node", node, "-o", "jsonpath={.spec.taints[*].key}"],
-            None,
-        );
-        String::from_utf8_lossy(&found.stdout).into_owned()
+        let taints = ["get", "node", node, "-o", "jsonpath={.spec.taints[*].key}"];
+        kubectl(&lab, &taints)
     };
     assert_eq!(keys("node-1").split(' ').count(), 3);
     lab.restart_agent("node-1", Signal::SIGTERM).unwrap();
@@ -175,13 +168,8 @@ fn what_is_changed_in_the_cluster_is_found(lab: &Lab, verify: &[&str], kubeconfi
     kubectl(
         lab,
         &["taint", "nodes", "node-2", &format!("{TAINT}=true:NoSchedule")],
-        None,
     );
-    kubectl(
-        lab,
-        &["create", "-f", "-"],
-        Some(&daemon_set("aws-node", "/usr/bin:/bin")),
-    );
+    create(lab, &daemon_set("aws-node", "/usr/bin:/bin"));
     let deviations = answer(&thalweg(verify))["deviations"].clone();
     for subject in ["node node-2", "DaemonSet aws-node"] {
         let found = deviations
@@ -234,7 +222,7 @@ fn agents_as_pods(lab: &Lab, directory: &Path) {
     fs::write(&wrapper, script).unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.display());
-    kubectl(lab, &["create", "-f", "-"], Some(&daemon_set("thalweg", &path)));
+    create(lab, &daemon_set("thalweg", &path));
     let rollout = [
         "rollout",
         "status",
@@ -243,7 +231,11 @@ fn agents_as_pods(lab: &Lab, directory: &Path) {
         "kube-system",
         "--timeout=30s",
     ];
-    kubectl(lab, &rollout, None);
+    kubectl(lab, &rollout);
+}
+
+fn create(lab: &Lab, object: &Value) {
+    kubectl_fed(lab, &["create", "-f", "-"], &object.to_string());
 }
 
 fn daemon_set(name: &str, path: &str) -> Value {
@@ -258,23 +250,4 @@ fn daemon_set(name: &str, path: &str) -> Value {
             }},
         },
     })
-}
-
-fn kubectl(lab: &Lab, arguments: &[&str], input: Option<&Value>) -> Output {
-    let mut command = Command::new("kubectl");
-    command.arg("--kubeconfig").arg(lab.kubeconfig()).args(arguments);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    if let Some(input) = input {
-        std::io::Write::write_all(&mut stdin, input.to_string().as_bytes()).unwrap();
-    }
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    output
 }

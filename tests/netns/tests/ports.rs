@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Many short connections to one server of the world, which is where masquerading runs out of ports.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::{IpAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 
-use lab::Lab;
-use tests_netns::{drops, start, within};
+use tests_netns::{drops, listen_in_world, start, within};
 use thalweg_tests_netns as tests_netns;
 
 /// More than the node has ports (16,384), and fewer than a pod has.
@@ -32,7 +28,7 @@ fn connections_to_one_server_outnumber_the_ports_and_none_waits() {
     }) else {
         return;
     };
-    let listener = listen(&lab, lab.api_addresses()[0]);
+    let listener = listen_in_world(&lab, lab.api_addresses()[0]);
     let to = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || accept_all(&listener));
     let connect = || {
@@ -71,12 +67,4 @@ fn accept_all(listener: &TcpListener) -> std::io::Result<(BTreeSet<IpAddr>, BTre
         stream.read_to_end(&mut Vec::new())?;
     }
     Ok((peers, ports))
-}
-
-/// In the underlay, which is no node: for the lab it is the world.
-fn listen(lab: &Lab, address: IpAddr) -> TcpListener {
-    let network = lab.state().underlay.unwrap().namespace("net");
-    let network = netlink::netns::open(&network).unwrap();
-    let bind = move || TcpListener::bind((address, 0));
-    netlink::netns::run_in(network.as_fd(), bind).unwrap().unwrap()
 }

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who reaches whom: pods and hosts, on one node and across nodes, by both families and over both underlays.
 
-use std::net::IpAddr;
-
+use lab::Spec;
 use lab::spec::{Families, Topology};
-use lab::{Lab, Spec};
-use tests_netns::{assert_pings, assert_tcp, drops, run, said, start};
+use tests_netns::{addresses, assert_pings, assert_tcp, drops, run, said, start};
 use thalweg_tests_netns as tests_netns;
 
 #[test]
@@ -128,12 +126,5 @@ fn everybody(test: &str, edit: impl FnOnce(&mut Spec), families: usize) {
     assert_eq!(api.len(), families);
     for address in api {
         assert_pings(&lab, "pod-1-1", address);
-    }
-}
-
-fn addresses(lab: &Lab, target: &str) -> Vec<IpAddr> {
-    match lab.node(target) {
-        Ok(node) => node.addresses,
-        Err(_) => lab.pod_ips(target).expect("a pod"),
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use lab::spec::{Families, Nodes, Routing, Topology};
 use lab::{Lab, Spec};
-use tests_netns::{assert_pings, assert_tcp, run, said, start, thalweg};
+use tests_netns::{addresses, assert_pings, assert_tcp, run, said, start, thalweg};
 use thalweg_tests_netns as tests_netns;
 
 #[test]
@@ -236,13 +236,6 @@ fn assert_large(lab: &Lab, to: IpAddr) {
             "{size} bytes to {to}:\n{}",
             said(&output)
         );
-    }
-}
-
-fn addresses(lab: &Lab, target: &str) -> Vec<IpAddr> {
-    match lab.node(target) {
-        Ok(node) => node.addresses,
-        Err(_) => lab.pod_ips(target).expect("a pod"),
     }
 }
 

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use lab::Lab;
 use lab::spec::{Routing, Topology};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
-use thalweg_tests_netns::{agent_status, eventually, run, said, start, thalweg};
+use thalweg_tests_netns::objects::{cleanup, end_agent, items};
+use thalweg_tests_netns::{eventually, run, said, start, thalweg};
 
 #[test]
 fn all_connectivity_scenarios_hold_on_one_segment() {
@@ -262,16 +261,16 @@ fn cleanup_refuses_a_running_agent_and_dry_runs_remove_nothing() {
         return;
     };
     // The directory of an agent that is not there: what the running one owns is found all the same.
-    let elsewhere = ["--run-dir", "/run/nobody", "--cni-conf-dir", CNI_CONF_DIR];
+    let elsewhere = ["--run-dir", "/run/nobody"];
     for arguments in [vec!["--yes"], [&["--yes"], &elsewhere[..]].concat()] {
-        let refused = clean(&lab, &arguments);
+        let refused = cleanup(&lab, &arguments);
         assert!(
             !refused.status.success() && said(&refused).contains("stop it first"),
             "{}",
             said(&refused)
         );
     }
-    let dry = said(&clean(&lab, &[&["--dry-run"], &elsewhere[..]].concat()));
+    let dry = said(&cleanup(&lab, &[&["--dry-run"], &elsewhere[..]].concat()));
     for part in [
         "device thalweg_host",
         "device thalweg_tunnel",
@@ -290,31 +289,15 @@ fn cleanup_leaves_nothing() {
     let Some(lab) = start("verbs-gone", |spec| spec.routing = Routing::Vxlan) else {
         return;
     };
-    let agent = Pid::from_raw(agent_status(&lab, "node-1").pid.cast_signed());
-    // Otherwise it would start another agent.
-    assert!(lab.state().daemon.signal(Signal::SIGKILL));
-    kill(agent, Signal::SIGKILL).unwrap();
-    eventually("the agent is gone", || {
-        !std::path::Path::new(&format!("/proc/{agent}/root")).exists()
-    });
-    let cleaned = clean(&lab, &["--yes", "--cni-conf-dir", CNI_CONF_DIR]);
+    end_agent(&lab, "node-1");
+    let cleaned = cleanup(&lab, &["--yes"]);
     assert!(cleaned.status.success(), "{}", said(&cleaned));
-    let again = said(&clean(&lab, &["--dry-run", "--cni-conf-dir", CNI_CONF_DIR]));
+    let again = said(&cleanup(&lab, &["--dry-run"]));
     assert!(again.contains("Nothing of Thalweg"), "{again}");
     let links = said(&run(&lab, "node-1", &["ip", "-o", "link"]));
     assert!(!links.contains("thalweg") && !links.contains(" tw"), "{links}");
     let routes = said(&run(&lab, "node-1", &["ip", "route"]));
     assert!(!routes.contains("10.244."), "{routes}");
-}
-
-/// Where the runtime of a lab's node looks for network configurations.
-const CNI_CONF_DIR: &str = "/run/cni/net.d";
-
-/// `thalweg cleanup` on the first node.
-fn clean(lab: &Lab, arguments: &[&str]) -> Output {
-    let program = thalweg_tests_netns::program().display().to_string();
-    let arguments = [&[program.as_str(), "cleanup"], arguments].concat();
-    run(lab, "node-1", &arguments)
 }
 
 fn assert_all_pass(lab: &Lab, skipped: u64) {
@@ -345,11 +328,6 @@ fn ask(lab: &Lab, verb: &[&str], more: &[&str]) -> Output {
     let output = thalweg(&arguments);
     assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     output
-}
-
-fn items(output: &Output) -> Vec<Value> {
-    let list: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    list["items"].as_array().cloned().expect("a list of items")
 }
 
 fn pod_address(lab: &Lab, pod: &str) -> String {

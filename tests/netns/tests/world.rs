@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Masquerading by real agents: connections to the world outlive them, and ports that run out are counted and named.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use lab::Lab;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests_netns::hitless::Traffic;
-use tests_netns::{agent_status, ask_agent, eventually, said, start, thalweg, within};
+use tests_netns::{agent_status, ask_agent, eventually, listen_in_world, said, start, thalweg, within};
 use thalweg_tests_netns as tests_netns;
 
 const RESTARTS: usize = 5;
@@ -25,7 +21,7 @@ fn connections_to_the_world_outlive_restarts_of_the_agent() {
     let mut traffic = Traffic::new();
     for world in lab.api_addresses() {
         // The world sees the node.
-        let listener = listen(&lab, world);
+        let listener = listen_in_world(&lab, world);
         let to = listener.local_addr().unwrap();
         let _stream = within(&lab, "pod-1-1", || {
             TcpStream::connect_timeout(&to, tests_netns::LIMIT)
@@ -37,8 +33,8 @@ fn connections_to_the_world_outlive_restarts_of_the_agent() {
             node.iter().any(|net| net.addr() == seen),
             "{seen} is not of {node:?}"
         );
-        traffic.connect_to(&lab, "pod-1-1", listen(&lab, world), 25);
-        traffic.connect_to(&lab, "pod-1-2", listen(&lab, world), 25);
+        traffic.connect_to(&lab, "pod-1-1", listen_in_world(&lab, world), 25);
+        traffic.connect_to(&lab, "pod-1-2", listen_in_world(&lab, world), 25);
     }
     for restart in 0..RESTARTS {
         let before = traffic.echoes();
@@ -68,7 +64,7 @@ fn ports_that_run_out_are_counted_and_named() {
         return;
     };
     let world = lab.api_addresses()[0];
-    let (listener, other) = (listen(&lab, world), listen(&lab, world));
+    let (listener, other) = (listen_in_world(&lab, world), listen_in_world(&lab, world));
     let connect = |to: SocketAddr| {
         within(&lab, "pod-1-1", || {
             TcpStream::connect_timeout(&to, Duration::from_millis(700))
@@ -93,7 +89,7 @@ fn ports_that_run_out_are_counted_and_named() {
     let status = thalweg(&["status", "--lab", lab.name(), "--node", "node-1", "-o", "json"]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["items"][0]["masquerade"]["ports_max"], 16, "{status}");
-    let metrics = metrics(&lab);
+    let metrics = ask_agent(&lab, "node-1", "/metrics");
     for line in [
         "thalweg_nat_ports_max 16".to_owned(),
         format!("thalweg_nat_ports_busiest {}", open.len()),
@@ -119,16 +115,4 @@ fn masquerade(spec: &mut lab::Spec) {
     ] {
         spec.agent.insert(key.into(), value);
     }
-}
-
-/// In the underlay, which is no node: for the lab it is the world.
-fn listen(lab: &Lab, address: IpAddr) -> TcpListener {
-    let network = lab.state().underlay.unwrap().namespace("net");
-    let network = netlink::netns::open(&network).unwrap();
-    let bind = move || TcpListener::bind((address, 0));
-    netlink::netns::run_in(network.as_fd(), bind).unwrap().unwrap()
-}
-
-fn metrics(lab: &Lab) -> String {
-    ask_agent(lab, "node-1", "/metrics")
 }

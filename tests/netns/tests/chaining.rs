@@ -11,7 +11,7 @@ use lab::spec::{Nodes, Routing};
 use lab::{Guard, Lab, Spec};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests_netns::objects::{apply, kubectl};
+use tests_netns::objects::{apply, cleanup, end_agent, kubectl};
 use tests_netns::{
     LIMIT, agent_status, assert_pings, assert_tcp, assert_tcp_via, eventually, run, said, set_agent, start,
     thalweg, within,
@@ -436,6 +436,26 @@ fn behind(test: &str, mode: &str, target: Option<&str>, foreign: Foreign) {
     eventually("the deleted pod is let go", || {
         agent_status(&lab, "node-1").endpoints.total == 1
     });
+    cleaned_up(&lab);
+}
+
+/// What is the other network's stays, and its pods reach one another without us.
+fn cleaned_up(lab: &Lab) {
+    end_agent(lab, "node-1");
+    let links = || said(&run(lab, "node-1", &["ip", "-d", "link"]));
+    assert!(links().contains("alias tw2 "), "{}", links());
+    let cleaned = cleanup(lab, &["--yes"]);
+    assert!(
+        cleaned.status.success() && said(&cleaned).contains(", which stays"),
+        "{}",
+        said(&cleaned)
+    );
+    assert!(!links().contains("alias tw2 "), "{}", links());
+    let again = said(&cleanup(lab, &["--dry-run"]));
+    assert!(again.contains("Nothing of Thalweg"), "{again}");
+    for ip in lab.pod_ips("far").expect("it runs") {
+        assert_pings(lab, "web", ip);
+    }
 }
 
 fn reachable(lab: &Lab) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests_netns::hitless::Traffic;
-use tests_netns::{agent_status, ask_agent, eventually, listen_in_world, said, start, thalweg, within};
+use tests_netns::{agent_status, ask_agent, eventually, listen_in_world, run, said, start, thalweg, within};
 use thalweg_tests_netns as tests_netns;
 
 const RESTARTS: usize = 5;
@@ -104,6 +104,29 @@ fn ports_that_run_out_are_counted_and_named() {
         let masquerade = agent_status(&lab, "node-1").masquerade.unwrap();
         masquerade.ports_busiest <= 1
     });
+}
+
+#[test]
+fn a_pod_cuts_what_is_too_big_for_the_way_to_the_world_by_itself() {
+    let Some(lab) = start("world-cut", masquerade) else {
+        return;
+    };
+    let world = lab.api_addresses()[0].to_string();
+    let way = said(&run(&lab, "node-1", &["ip", "-o", "route", "get", &world]));
+    let mut words = way.split_whitespace().skip_while(|word| *word != "dev");
+    let device = words.nth(1).unwrap();
+    // Locked, since what routers say of a path does not count for what is forwarded.
+    let route = [
+        "ip", "route", "replace", &world, "dev", device, "mtu", "lock", "1400",
+    ];
+    let narrowed = run(&lab, "node-1", &route);
+    assert!(narrowed.status.success(), "{}", said(&narrowed));
+    // It may be cut. The first is answered with an error, which says how large the pieces of the others may be.
+    let ping = [
+        "ping", "-n", "-c", "4", "-i", "0.2", "-W", "2", "-M", "dont", "-s", "1440", &world,
+    ];
+    let output = run(&lab, "pod-1-1", &ping);
+    assert!(said(&output).contains(" 3 received"), "{}", said(&output));
 }
 
 fn masquerade(spec: &mut lab::Spec) {

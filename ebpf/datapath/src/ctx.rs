@@ -32,8 +32,8 @@ const NO_TUNNEL: u64 = 1 << 10;
 pub struct Room(u64);
 
 impl Room {
-    /// `BPF_F_ADJ_ROOM_ENCAP_L4_UDP`, `_ENCAP_L2_ETH`, and the length of the inner Ethernet header.
-    const TUNNEL: u64 = 1 << 4 | 1 << 6 | (ETH_LEN as u64) << 56;
+    /// `BPF_F_ADJ_ROOM_ENCAP_L4_UDP` and the length of the inner Ethernet header.
+    const TUNNEL: u64 = 1 << 4 | (ETH_LEN as u64) << 56;
     /// In a tunnel over IPv4 (`BPF_F_ADJ_ROOM_ENCAP_L3_IPV4`).
     pub const V4: Self = Self(1 << 1 | Self::TUNNEL);
     /// In a tunnel over IPv6 (`BPF_F_ADJ_ROOM_ENCAP_L3_IPV6`).
@@ -45,6 +45,9 @@ impl Room {
     /// Inside is IPv6 (`BPF_F_ADJ_ROOM_DECAP_L3_IPV6`).
     pub const TO_V6: Self = Self(1 << 8);
 }
+
+/// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH`.
+const INNER_ETHERNET: u64 = 1 << 6;
 
 /// The number of the VLAN in a tag.
 const VLAN_ID: u32 = 0xfff;
@@ -280,8 +283,13 @@ impl Ctx {
     }
 
     /// Makes room for headers behind the Ethernet header.
+    ///
+    /// Kernels before 5.13 refuse the flag that names the inner Ethernet header, and go by its length alone.
     #[inline(always)]
     pub fn make_room(&self, bytes: i32, room: Room) -> Result<(), Drop> {
+        if self.adjust_room(bytes, room.0 | INNER_ETHERNET).is_ok() {
+            return Ok(());
+        }
         self.adjust_room(bytes, room.0)
     }
 

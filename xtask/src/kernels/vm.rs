@@ -14,7 +14,7 @@ use super::packages::Kernel;
 use crate::run;
 
 /// A machine that takes longer is stuck.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(400);
 const MEMORY: &str = "1024M";
 const LOG_LINES: usize = 60;
 /// What the scenario prints for us begins so; fields are separated by bars.

@@ -10,6 +10,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use datapath::Datapath;
 use datapath::common::service::{BackendKey, ServiceKey};
@@ -263,6 +264,8 @@ fn a_pods_host_port_leads_to_it_as_long_as_it_is_there() {
     assert!(seen(&node).is_empty());
 }
 
+/// How long thirty thousand services may take in a debug build on a busy machine.
+const ALL_PATIENCE: Duration = Duration::from_secs(60);
 /// What services may take of the agent's 100 MiB.
 const RESIDENT_MOST: u64 = 70 << 20;
 
@@ -280,7 +283,9 @@ fn in_sync(node: &mut Node) {
 
 /// Waits until all that the tables say is in the maps: a look comes after what was there before it.
 fn settled(node: &Node) {
-    node.wait(|view| view.services.as_ref().is_some_and(|services| services.in_sync));
+    node.wait_for(ALL_PATIENCE, |view| {
+        view.services.as_ref().is_some_and(|services| services.in_sync)
+    });
     for _ in 0..100 {
         node.look(|_| ());
     }

@@ -303,13 +303,18 @@ impl Node {
 
     /// Waits until what is published is so.
     pub(crate) fn wait(&self, is_so: impl FnMut(&View) -> bool) {
+        self.wait_for(PATIENCE, is_so);
+    }
+
+    /// The same, of what takes long.
+    pub(crate) fn wait_for(&self, patience: Duration, is_so: impl FnMut(&View) -> bool) {
         let mut view = self.apply.as_ref().unwrap().view.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .unwrap();
         let waited = runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, view.wait_for(is_so))
+            tokio::time::timeout(patience, view.wait_for(is_so))
                 .await
                 .map(drop)
         });

@@ -30,7 +30,13 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(programs: &Programs, count: u32) -> Result<Self> {
-        let arguments = ["--set", "kubeProxyReplacement=true"];
+        // As many connections as a machine of this size has by itself; labs have fewer.
+        let arguments = [
+            "--set",
+            "kubeProxyReplacement=true",
+            "--set",
+            "conntrack.maxEntries=262144",
+        ];
         let subject = Subject::start_as("bench-services", programs, 1, 2, &arguments)?;
         let server = subject.path("pod-1-1", "pod-1-2")?.target;
         let runtime = tokio::runtime::Builder::new_current_thread()

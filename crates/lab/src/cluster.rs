@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{Doing as _, Error};
 use crate::external::External;
@@ -146,8 +146,9 @@ impl Cluster {
             "nodeName": node.name,
             "kubeconfig": KUBECONFIG,
             "devices": [NODE_DEVICE],
-            "cni": { "confDir": CNI_CONF_DIR, "binDir": bin_dir },
-            "conntrack": { "maxEntries": CONNTRACK_ENTRIES },
+            "cni.confDir": CNI_CONF_DIR,
+            "cni.binDir": bin_dir,
+            "conntrack.maxEntries": CONNTRACK_ENTRIES,
             "kubeProxyReplacement": state.spec.serves_services(),
         });
         match state.spec.routing {
@@ -158,17 +159,31 @@ impl Cluster {
             }
         }
         if state.spec.ipam == Ipam::ClusterPool {
-            config["ipam"] = json!({ "mode": "cluster-pool" });
+            config["ipam.mode"] = "cluster-pool".into();
         }
         if let Some(cgroup) = &node.cgroup {
-            config["cgroup"] = json!({ "hostRoot": cgroup });
+            config["cgroup.hostRoot"] = json!(cgroup);
         }
         for (key, value) in &state.spec.agent {
-            config[key] = value.clone();
+            set(&mut config, key, value);
         }
         write_private(&node.host_path(Path::new(KUBECONFIG)), &self.node_kubeconfig)?;
         // JSON is YAML.
         write_private(&node.host_path(Path::new(CONFIG)), &format!("{config:#}\n"))
+    }
+}
+
+/// A setting over the one that is there, however it is nested.
+fn set(config: &mut Value, key: &str, value: &Value) {
+    match value {
+        Value::Object(nested) => {
+            for (inner, value) in nested {
+                set(config, &format!("{key}.{inner}"), value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            config[key] = value.clone();
+        }
     }
 }
 
@@ -325,4 +340,24 @@ where
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_replace_those_of_the_lab_in_either_form() {
+        let mut config = json!({ "conntrack.maxEntries": 1, "mtu": 0 });
+        set(
+            &mut config,
+            "conntrack",
+            &json!({ "maxEntries": 2, "gcInterval": 3 }),
+        );
+        set(&mut config, "cni.chained", &json!([{ "type": "portmap" }]));
+        let expected = json!({
+            "conntrack.maxEntries": 2, "conntrack.gcInterval": 3, "mtu": 0, "cni.chained": [{ "type": "portmap" }],
+        });
+        assert_eq!(config, expected);
+    }
 }

@@ -15,6 +15,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use datapath_common::event::Hook;
 use datapath_common::maps::{self, Spec};
+use datapath_common::service::{Backend, BackendKey, MemberKey, Service, ServiceKey};
 use datapath_common::{Addr, CtEntry, CtKey, Endpoint, FragmentEntry, FragmentKey, NatEntry, NodeConfig};
 use tracing::{info, warn};
 use zerocopy::IntoBytes;
@@ -303,6 +304,9 @@ fn carry_over(pins: &Pins, displaced: Displaced) -> Result<(), LoadError> {
         name if name == maps::CONNTRACK.name => copy::<CtKey, CtEntry>(pins, displaced),
         name if name == maps::NAT.name => copy::<CtKey, NatEntry>(pins, displaced),
         name if name == maps::ENDPOINTS.name => copy::<Addr, Endpoint>(pins, displaced),
+        name if name == maps::SERVICES.name => copy::<ServiceKey, Service>(pins, displaced),
+        name if name == maps::BACKENDS.name => copy::<BackendKey, Backend>(pins, displaced),
+        name if name == maps::MEMBERS.name => copy::<MemberKey, u32>(pins, displaced),
         _ => Ok(()),
     }
 }

@@ -7,8 +7,9 @@ use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tu
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_jiffies64,
     bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_get_tunnel_key,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes, bpf_skc_lookup_tcp,
+    bpf_sk_assign, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+    bpf_skb_store_bytes, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use datapath_common::packet::{ETH_LEN, IPV6_HEADERS_END_MAX, proto};
@@ -67,6 +68,8 @@ const DATA_END: usize = core::mem::offset_of!(__sk_buff, data_end);
 const PSEUDO_HEADER: u64 = 1 << 4;
 /// `BPF_F_MARK_MANGLED_0`: a checksum of zero is none, and stays so; one that becomes zero is written as its other form.
 const MANGLED_ZERO: u64 = 1 << 5;
+/// `BPF_TCP_LISTEN`.
+const LISTEN: u32 = 10;
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
 
@@ -398,6 +401,44 @@ impl Ctx {
             bpf_sk_release(socket.cast());
         }
         true
+    }
+
+    /// Gives the packet, which opens a connection, to the TCP socket of this node that listens where `packet` says; `false`: there is none, or
+    /// the kernel refuses (before 6.6, one that shares its port by `SO_REUSEPORT`).
+    #[inline(never)]
+    #[must_use]
+    pub fn assign_listener(&self, v4: bool, packet: &Answer<'_>) -> bool {
+        let Answer {
+            from: (source, source_port),
+            to: (destination, destination_port),
+        } = packet;
+        let ports = [*source_port, *destination_port];
+        if v4 {
+            let [source, destination] = [source, destination].map(|addr| addr.v4_octets());
+            self.assign(&SocketTuple(source, destination, ports))
+        } else {
+            let [source, destination] = [source, destination].map(|addr| addr.quarters());
+            self.assign(&SocketTuple(source, destination, ports))
+        }
+    }
+
+    #[inline(always)]
+    fn assign<A>(&self, tuple: &SocketTuple<A>) -> bool {
+        let (pointer, size) = (
+            core::ptr::from_ref(tuple).cast_mut().cast::<bpf_sock_tuple>(),
+            size_of::<SocketTuple<A>>() as u32,
+        );
+        // SAFETY: the context is valid, the helpers read just the tuple, and the reference that they give is given back.
+        unsafe {
+            let socket = bpf_skc_lookup_tcp(self.skb.cast(), pointer, size, CURRENT_NETNS, 0);
+            if socket.is_null() {
+                return false;
+            }
+            let listens = (*socket).state == LISTEN;
+            let assigned = listens && bpf_sk_assign(self.skb.cast(), socket.cast(), 0) == 0;
+            bpf_sk_release(socket.cast());
+            assigned
+        }
     }
 
     /// Sends the packet out of a device.

@@ -11,12 +11,13 @@ use datapath_common::packet::{proto, tcp};
 use datapath_common::service::{
     Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, behind, gateway, hash,
 };
-use datapath_common::{Addr, CtKey, NatEntry, Reason};
+use datapath_common::{Addr, CtKey, Endpoint, NatEntry, Reason};
 
+use crate::ctx::Answer;
 use crate::maps::{self, Insertion};
 use crate::parse::{self, Kind, Packet};
 use crate::rewrite::{self, Change, End};
-use crate::{Ctx, Drop, fragment};
+use crate::{Ctx, Drop, Verdict, fragment};
 
 /// What became of a packet that was sent to an address of services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Sent {
     ToNoBackend,
     /// It has none, and nobody is to be told.
     ToSilence,
+    /// The backend is in this node's own network, and the client is outside: nothing is changed, the packet is its socket's.
+    ToSocket,
 }
 
 /// Codes of [`to_backend`]; the others are reasons to drop the packet, shifted by [`REASON_SHIFT`].
@@ -36,6 +39,7 @@ const TO_BACKEND: u32 = 1;
 const TO_NOBODY: u32 = 2;
 const TO_NO_BACKEND: u32 = 3;
 const TO_SILENCE: u32 = 4;
+const TO_SOCKET: u32 = 5;
 const REASON_SHIFT: u32 = 8;
 
 /// Addresses a packet to a backend, if it was sent to a service that clients [from here](datapath_common::service::INSIDE) may use.
@@ -61,6 +65,7 @@ pub fn send(ctx: &Ctx, packet: &mut Packet, own: bool, from: usize) -> Result<Se
         TO_NOBODY => Ok(Sent::ToNobody),
         TO_NO_BACKEND => Ok(Sent::ToNoBackend),
         TO_SILENCE => Ok(Sent::ToSilence),
+        TO_SOCKET => Ok(Sent::ToSocket),
         code => Err(Drop::new(Reason((code >> REASON_SHIFT) as u8))),
     }
 }
@@ -85,6 +90,7 @@ extern "C" fn to_backend(skb: *mut __sk_buff, from: u32) -> u32 {
         Ok(Sent::ToNobody) => TO_NOBODY,
         Ok(Sent::ToNoBackend) => TO_NO_BACKEND,
         Ok(Sent::ToSilence) => TO_SILENCE,
+        Ok(Sent::ToSocket) => TO_SOCKET,
         Err(drop) => u32::from(drop.reason().0) << REASON_SHIFT,
     }
 }
@@ -114,7 +120,7 @@ fn refused() -> Drop {
 
 #[inline(always)]
 fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
-    if !understood(ctx)? {
+    if !understood(ctx) {
         return Ok(Sent::ToNobody);
     }
     let found = maps::translation().ok_or_else(refused)?;
@@ -129,49 +135,79 @@ fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
             return Err(Drop::new(Reason::DENIED_BY_LB_SRC_RANGE_CHECK));
         }
     }
-    let decided = found.packet.kind == Kind::Error || is_known(service, from) || open(ctx, service, from)?;
-    if !decided {
-        return Ok(if service.has(Service::SILENT) {
-            Sent::ToSilence
+    if found.packet.kind != Kind::Error && !is_known(service, from) {
+        let sent = if from == OUTSIDE && is_sockets(ctx) {
+            Sent::ToNobody
         } else {
-            Sent::ToNoBackend
-        });
+            open(ctx, service, from)?
+        };
+        if sent != Sent::ToBackend {
+            return Ok(sent);
+        }
     }
     address(ctx)?;
     Ok(Sent::ToBackend)
 }
 
-/// Finds out what the client sees: the tuple of a flow or of its fragment, or that of an answer that the client complains about.
+/// Whether a packet from outside, of no connection that is translated, belongs to a connection of TCP with this node's own socket: such
+/// a one is opened by [`Sent::ToSocket`], and the stack knows it by the frontend's port.
 #[inline(never)]
-fn understood(ctx: &Ctx) -> Result<bool, Drop> {
-    let found = maps::translation().ok_or_else(refused)?;
-    let ethertype = parse::ethernet(ctx)?.ethertype.get();
+fn is_sockets(ctx: &Ctx) -> bool {
+    let Some(found) = maps::translation() else {
+        return false;
+    };
+    let tuple = &found.packet.tuple;
+    let answer = Answer {
+        from: (&tuple.source, tuple.source_port),
+        to: (&tuple.destination, tuple.destination_port),
+    };
+    tuple.proto == proto::TCP && ctx.has_socket(proto::TCP, found.packet.v4, &answer)
+}
+
+/// Finds out what the client sees: the tuple of a flow or of its fragment, or that of an answer that the client complains about. `false`:
+/// the packet is about no connection that a service could have.
+#[inline(never)]
+fn understood(ctx: &Ctx) -> bool {
+    let Some(found) = maps::translation() else {
+        return false;
+    };
+    let Ok(ethernet) = parse::ethernet(ctx) else {
+        return false;
+    };
     found.packet = Packet::EMPTY;
-    parse::packet(ctx, ethertype, &mut found.packet)?;
+    if parse::packet(ctx, ethernet.ethertype.get(), &mut found.packet).is_err() {
+        return false;
+    }
     let mut tuple = found.packet.tuple;
     match found.packet.kind {
         Kind::Flow if found.packet.fragment != 0 => fragment::remember(ctx, &found.packet),
         Kind::Flow => {}
         Kind::Fragment => {
             if !fragment::recall(ctx, &mut found.packet) {
-                return Ok(false);
+                return false;
             }
             tuple = found.packet.tuple;
         }
-        Kind::Error => match parse::quote(ctx, &mut found.packet)? {
-            Some(quoted) if quoted.source == tuple.destination => tuple = quoted.reversed(),
-            _ => return Ok(false),
+        Kind::Error => match parse::quote(ctx, &mut found.packet) {
+            Ok(Some(quoted)) if quoted.source == tuple.destination => tuple = quoted.reversed(),
+            _ => return false,
         },
-        Kind::Link => return Ok(false),
+        Kind::Link => return false,
     }
     found.client_sees = tuple.sight(Sight::Client);
     found.frontend = frontend(&tuple);
-    if found.packet.kind == Kind::Error {
-        // It concerns a connection that there is, or nobody.
-        let row = maps::nat(&found.client_sees).copied();
-        found.row = row.ok_or(Drop::new(Reason::UNRELATED_ICMP_ERROR))?;
-    }
-    Ok(true)
+    // An error concerns a connection to a service that there is, or somebody else.
+    found.packet.kind != Kind::Error || recalled(found)
+}
+
+/// Finds the backend of a connection, if there is one.
+#[inline(always)]
+fn recalled(found: &mut Translation) -> bool {
+    let Some(row) = maps::nat(&found.client_sees) else {
+        return false;
+    };
+    found.row = *row;
+    true
 }
 
 /// Whether the connection has a backend that it may keep.
@@ -180,10 +216,9 @@ fn is_known(service: &Service, from: usize) -> bool {
     let Some(found) = maps::translation() else {
         return false;
     };
-    let Some(row) = maps::nat(&found.client_sees) else {
+    if !recalled(found) {
         return false;
-    };
-    found.row = *row;
+    }
     let (tuple, flags) = (&found.packet.tuple, found.packet.tcp_flags);
     match tuple.proto {
         // A client that uses its port again is as good as a new one.
@@ -211,18 +246,25 @@ fn is_member(found: &mut Translation, service: &Service, from: usize) -> bool {
 /// How many backends are tried for a connection. Another one has to do when the client already talks to the first with these ports.
 const ATTEMPTS: u32 = 4;
 
-/// Chooses a backend, and says so in `nat`; `false`: there is none.
+/// Chooses a backend, and says so in `nat`.
 #[inline(never)]
-fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<bool, Drop> {
+fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<Sent, Drop> {
     for attempt in 0..ATTEMPTS {
         if !choose(ctx, service, from, attempt) {
-            return Ok(false);
+            return Ok(if service.has(Service::SILENT) {
+                Sent::ToSilence
+            } else {
+                Sent::ToNoBackend
+            });
+        }
+        if from == OUTSIDE && is_own() {
+            return Ok(Sent::ToSocket);
         }
         let found = maps::translation().ok_or_else(refused)?;
         match promise(ctx, found) {
             Insertion::Done => {
                 return if maps::set_nat(&found.client_sees, &found.row) {
-                    Ok(true)
+                    Ok(Sent::ToBackend)
                 } else {
                     Err(refused())
                 };
@@ -232,6 +274,32 @@ fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<bool, Drop> {
         }
     }
     Err(Drop::new(Reason::NO_MAPPING_FOR_NAT_MASQUERADE))
+}
+
+/// Whether the backend that was chosen is in this node's own network.
+#[inline(always)]
+fn is_own() -> bool {
+    maps::translation()
+        .and_then(|found| maps::endpoint(&found.row.pod))
+        .is_some_and(Endpoint::is_host)
+}
+
+/// Hands a packet that opens a connection to the socket of the backend that was chosen, which listens at a port of its own. Its answers
+/// come from the frontend: a connection has the port that it was opened at.
+#[inline(never)]
+pub fn hand_over(ctx: &Ctx) -> Result<Verdict, Drop> {
+    let nobody = Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND);
+    let found = maps::translation().ok_or(nobody)?;
+    let tuple = &found.packet.tuple;
+    let answer = Answer {
+        from: (&tuple.source, tuple.source_port),
+        to: (&found.row.pod, found.row.port),
+    };
+    if tuple.proto == proto::TCP && ctx.assign_listener(found.packet.v4, &answer) {
+        Ok(Verdict::Pass)
+    } else {
+        Err(nobody)
+    }
 }
 
 /// Says how answers of the backend are to look; [`Insertion::Busy`]: those of another connection look otherwise.

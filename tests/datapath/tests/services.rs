@@ -3,12 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 
 use datapath::common::event::Hook;
 use datapath::common::packet::{GATEWAY_V4, GATEWAY_V6, proto};
-use datapath::common::{Mac, Reason, Service};
-use datapath::{GcReport, TestRunOutput, Timeouts};
+use datapath::common::{Mac, NodeConfig, Reason, Service};
+use datapath::{Datapath, GcReport, Limits, Options, TestRunOutput, Timeouts};
 use thalweg_tests_datapath::packet::{Path, ends, fragments, sums_hold};
 use thalweg_tests_datapath::services::Wanted;
 use thalweg_tests_datapath::{Node, require_root};
@@ -611,4 +613,97 @@ fn sctp_keeps_its_port() {
         frame[34..],
         "the checksum does not cover addresses"
     );
+}
+
+#[test]
+fn another_size_of_the_tables_keeps_services_and_their_connections() {
+    if !require_root() {
+        return;
+    }
+    let (mut node, [path, _]) = up(local);
+    let backend = local(Family::V4)[0];
+    let client = at(path.source, 40_000);
+    went(&node.from_pod(0, &path.tcp(40_000, 80, "S")), client, backend);
+    let flags = NodeConfig::IPV4 | NodeConfig::IPV6 | NodeConfig::SERVICES;
+    let mut options = Options::new(node.bpffs.path(), NodeConfig::new(flags));
+    options.limits = Limits {
+        conntrack_max: 2 * Node::CONNECTIONS,
+        services_max: 1024,
+        ..Limits::default()
+    };
+    node.datapath = Datapath::load(&options).unwrap();
+    went(&node.from_pod(0, &path.tcp(40_000, 80, "A")), client, backend);
+    went(
+        &node.from_pod(0, &path.tcp(40_001, 80, "S")),
+        at(path.source, 40_001),
+        backend,
+    );
+    let answers = Path::new(node.pods[1].mac, backend.ip(), path.source);
+    let answer = node.from_pod(1, &answers.tcp(8080, 40_000, "A"));
+    went(&answer, frontend(Family::V4), client);
+}
+
+#[test]
+fn a_client_from_outside_reaches_a_socket_of_the_node_itself() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(0);
+    node.attach();
+    for (id, own) in [(1, IpAddr::from(Node::V4)), (2, Node::V6.into())] {
+        let listener = TcpListener::bind((own, 0)).unwrap();
+        let backend = listener.local_addr().unwrap();
+        node.serve(&Wanted::tcp(id, &at(own, 30_080).to_string(), &[backend]));
+        let client = std::thread::spawn({
+            let world = node.world.try_clone().unwrap();
+            move || {
+                netlink::netns::run_in(world.as_fd(), || {
+                    let mut stream = TcpStream::connect((own, 30_080)).unwrap();
+                    stream.write_all(b"who?").unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    (answer, stream.local_addr().unwrap())
+                })
+            }
+        });
+        let (mut stream, peer) = listener.accept().unwrap();
+        let mut question = [0; 4];
+        stream.read_exact(&mut question).unwrap();
+        assert_eq!(
+            stream.local_addr().unwrap(),
+            at(own, 30_080),
+            "where the client called"
+        );
+        stream.write_all(b"the node").unwrap();
+        drop(stream);
+        let (answer, client) = client.join().unwrap().unwrap();
+        assert_eq!(
+            (answer.as_str(), client),
+            ("the node", peer),
+            "with its own address"
+        );
+    }
+    assert!(node.datapath.conntrack().nat().map().is_empty().unwrap());
+}
+
+#[test]
+fn errors_about_what_is_no_service_reach_whom_they_are_about() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(NodeConfig::MASQUERADE);
+    node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &local(Family::V4)));
+    let path = Path::new(node.pods[0].mac, node.pods[0].v4, Node::NEIGHBOUR_V4);
+    let sent = node.from_pod(0, &path.udp(40_000, 53)).packet;
+    let back = Path {
+        to: wire_mac(&mut node),
+        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, Node::V4)
+    };
+    let out = from_wire(&mut node, &back.icmp_error(3, 3, &sent));
+    let (pod, world) = (at(path.source, 40_000), at(path.destination, 53));
+    complains(&out, (world.ip(), pod.ip()), (pod, world));
+    let own = Path::new(Mac([2, 0, 0, 0, 0, 1]), Node::V4, Node::NEIGHBOUR_V4).udp(40_000, 99);
+    let about_own = back.icmp_error(3, 3, &own);
+    let out = from_wire(&mut node, &about_own);
+    assert_eq!((out.retval, &out.packet), (NEXT, &about_own), "the node's own");
 }

@@ -93,6 +93,7 @@ fn to_node(ctx: &Ctx, packet: &mut Packet, own: &Endpoint) -> Result<Verdict, Dr
             Sent::ToBackend => return to_backend(ctx, packet),
             Sent::ToNoBackend => return refuse::refuse(ctx, packet, Hook::FromWire),
             Sent::ToSilence => return Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
+            Sent::ToSocket => return service::hand_over(ctx),
             Sent::ToNobody if !own.is_host() => return Ok(Verdict::Pass),
             Sent::ToNobody => {}
         }

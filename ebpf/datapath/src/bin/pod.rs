@@ -94,7 +94,7 @@ fn to_service(ctx: &Ctx, packet: &mut Packet, to: &'static Endpoint) -> Result<N
         }
         Sent::ToNobody if to.is_host() => Ok(Next::To(Some(to))),
         Sent::ToNobody | Sent::ToNoBackend => refuse::refuse(ctx, packet, Hook::FromPod).map(Next::Done),
-        Sent::ToSilence => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
+        Sent::ToSilence | Sent::ToSocket => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
     }
 }
 

@@ -49,7 +49,7 @@ impl NodeConfig {
     /// What is sent to services goes to their backends, see [`service`](crate::service). Not together with
     /// [`HOST_ROUTING`](Self::HOST_ROUTING), where that is kube-proxy's work.
     pub const SERVICES: u32 = 512;
-    /// Programs may say with which error a call fails (`bpf_set_retval`, since 5.18). The loader finds out.
+    /// Programs may say with which error a call fails (`bpf_set_retval`, of programs for addresses since 6.1). The loader finds out.
     pub const SET_RETVAL: u32 = 1024;
 
     /// With these flags, and no tunnel.

@@ -36,6 +36,8 @@ impl Endpoint {
     pub const STACK: u16 = 4;
     /// Clients reach services at the address: one of the node itself as well, or one that nobody has.
     pub const SERVICE: u16 = 8;
+    /// It is a service's own address in the cluster: what is sent to a port that the service does not have is for nobody.
+    pub const CLUSTER_IP: u16 = 16;
 
     /// A local pod behind the host end `ifindex`.
     #[must_use]

@@ -84,7 +84,7 @@ pub(crate) fn load(options: &Options) -> Result<(Loaded, EventReader), LoadError
         sys::lift_memlock_limit();
     }
     let mut node = options.node;
-    if features.version >= (5, 18) {
+    if features.version >= (6, 1) {
         node.flags |= NodeConfig::SET_RETVAL;
     }
     let specs = specs(options.limits.resolve(memory_bytes()?), options.node);

@@ -21,6 +21,10 @@ pub(crate) fn of(
     let Some(frontend) = rows.get(&backend_sees)? else {
         return Ok(Vec::new());
     };
+    // A client that has used its port again meanwhile, for the same backend, has made the row its new connection's.
+    if frontend.created.wrapping_sub(entry.last_seen).cast_signed() > 0 {
+        return Ok(Vec::new());
+    }
     let client_sees = before(&sent, &frontend.pod, frontend.port).sight(Sight::Client);
     let mut keys = vec![backend_sees];
     let same = |row: NatEntry| (row.pod, row.port) == (sent.destination, sent.destination_port);

@@ -453,7 +453,11 @@ impl Balancer {
         if self.totals.failed == 0 {
             return Vec::new();
         }
-        let failing = self.entries.iter().filter(|(_, entry)| entry.failed.is_some());
+        // What is to be worked on anyway is not tried again before: it may be gone.
+        let failing = self
+            .entries
+            .iter()
+            .filter(|(owner, entry)| entry.failed.is_some() && !self.dirty.contains(*owner));
         failing.map(|(owner, _)| owner.clone()).collect()
     }
 

@@ -30,6 +30,10 @@ pub fn open(socket: &Socket) -> i32 {
     let Some(service) = maps::service(&frontend) else {
         return GO_ON;
     };
+    // Who may use it is decided by the address that packets have.
+    if service.has(Service::RANGES) {
+        return GO_ON;
+    }
     if service.counts[INSIDE] == 0 {
         return refuse(socket, service);
     }

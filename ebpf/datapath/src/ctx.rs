@@ -68,7 +68,8 @@ const DATA_END: usize = core::mem::offset_of!(__sk_buff, data_end);
 const PSEUDO_HEADER: u64 = 1 << 4;
 /// `BPF_F_MARK_MANGLED_0`: a checksum of zero is none, and stays so; one that becomes zero is written as its other form.
 const MANGLED_ZERO: u64 = 1 << 5;
-/// `BPF_TCP_LISTEN`.
+/// `BPF_TCP_TIME_WAIT` and `BPF_TCP_LISTEN`.
+const TIME_WAIT: u32 = 6;
 const LISTEN: u32 = 10;
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -401,6 +402,42 @@ impl Ctx {
             bpf_sk_release(socket.cast());
         }
         true
+    }
+
+    /// Whether the node itself has a connection of TCP that such a packet belongs to, and not only somebody who listens.
+    #[inline(never)]
+    #[must_use]
+    pub fn has_connection(&self, v4: bool, packet: &Answer<'_>) -> bool {
+        let Answer {
+            from: (source, source_port),
+            to: (destination, destination_port),
+        } = packet;
+        let ports = [*source_port, *destination_port];
+        if v4 {
+            let [source, destination] = [source, destination].map(|addr| addr.v4_octets());
+            self.finds_connection(&SocketTuple(source, destination, ports))
+        } else {
+            let [source, destination] = [source, destination].map(|addr| addr.quarters());
+            self.finds_connection(&SocketTuple(source, destination, ports))
+        }
+    }
+
+    #[inline(always)]
+    fn finds_connection<A>(&self, tuple: &SocketTuple<A>) -> bool {
+        let (pointer, size) = (
+            core::ptr::from_ref(tuple).cast_mut().cast::<bpf_sock_tuple>(),
+            size_of::<SocketTuple<A>>() as u32,
+        );
+        // SAFETY: as for `assign`.
+        unsafe {
+            let socket = bpf_skc_lookup_tcp(self.skb.cast(), pointer, size, CURRENT_NETNS, 0);
+            if socket.is_null() {
+                return false;
+            }
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            state != LISTEN && state != TIME_WAIT
+        }
     }
 
     /// Gives the packet, which opens a connection, to the TCP socket of this node that listens where `packet` says; `false`: there is none, or

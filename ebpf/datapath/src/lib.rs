@@ -13,6 +13,7 @@
 )]
 
 pub mod arp;
+pub mod arrive;
 pub mod connect;
 pub mod conntrack;
 pub mod ctx;

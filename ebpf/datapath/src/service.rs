@@ -127,13 +127,11 @@ fn sent(ctx: &Ctx, from: usize) -> Result<Sent, Drop> {
     let Some(service) = maps::service(&found.frontend) else {
         return Ok(Sent::ToNobody);
     };
-    if from == OUTSIDE {
-        if !service.has(Service::EXTERNAL) {
-            return Ok(Sent::ToNobody);
-        }
-        if service.has(Service::RANGES) && !maps::is_allowed(service.id, &found.packet.tuple.source) {
-            return Err(Drop::new(Reason::DENIED_BY_LB_SRC_RANGE_CHECK));
-        }
+    if from == OUTSIDE && !service.has(Service::EXTERNAL) {
+        return Ok(Sent::ToNobody);
+    }
+    if service.has(Service::RANGES) && !maps::is_allowed(service.id, &found.packet.tuple.source) {
+        return Err(Drop::new(Reason::DENIED_BY_LB_SRC_RANGE_CHECK));
     }
     if found.packet.kind != Kind::Error && !is_known(service, from) {
         let sent = if from == OUTSIDE && is_sockets(ctx) {
@@ -161,7 +159,7 @@ fn is_sockets(ctx: &Ctx) -> bool {
         from: (&tuple.source, tuple.source_port),
         to: (&tuple.destination, tuple.destination_port),
     };
-    tuple.proto == proto::TCP && ctx.has_socket(proto::TCP, found.packet.v4, &answer)
+    tuple.proto == proto::TCP && ctx.has_connection(found.packet.v4, &answer)
 }
 
 /// Finds out what the client sees: the tuple of a flow or of its fragment, or that of an answer that the client complains about. `false`:
@@ -257,10 +255,14 @@ fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<Sent, Drop> {
                 Sent::ToNoBackend
             });
         }
-        if from == OUTSIDE && is_own() {
-            return Ok(Sent::ToSocket);
-        }
         let found = maps::translation().ok_or_else(refused)?;
+        if from == OUTSIDE && is_nodes_own(&found.row.pod) {
+            if found.frontend.proto == proto::TCP && is_nodes_own(&found.frontend.addr) {
+                return Ok(Sent::ToSocket);
+            }
+            // The stack would neither take the packet nor send its answer as the service: another backend may do.
+            continue;
+        }
         match promise(ctx, found) {
             Insertion::Done => {
                 return if maps::set_nat(&found.client_sees, &found.row) {
@@ -273,15 +275,13 @@ fn open(ctx: &Ctx, service: &Service, from: usize) -> Result<Sent, Drop> {
             Insertion::Full => return Err(refused()),
         }
     }
-    Err(Drop::new(Reason::NO_MAPPING_FOR_NAT_MASQUERADE))
+    Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND))
 }
 
-/// Whether the backend that was chosen is in this node's own network.
+/// Whether an address is this node's.
 #[inline(always)]
-fn is_own() -> bool {
-    maps::translation()
-        .and_then(|found| maps::endpoint(&found.row.pod))
-        .is_some_and(Endpoint::is_host)
+fn is_nodes_own(addr: &Addr) -> bool {
+    maps::endpoint(addr).is_some_and(Endpoint::is_host)
 }
 
 /// Hands a packet that opens a connection to the socket of the backend that was chosen, which listens at a port of its own. Its answers
@@ -320,7 +320,8 @@ fn promise(ctx: &Ctx, found: &mut Translation) -> Insertion {
         .is_some_and(|row| row.pod == found.answer.pod && row.port == found.answer.port);
     let mut connection = found.backend_sees;
     connection.kind = 0;
-    if same || !maps::is_open(&connection) && maps::set_nat(&found.backend_sees, &found.answer) {
+    // The same again is written again: it is this connection's now, and no longer that of the one before.
+    if (same || !maps::is_open(&connection)) && maps::set_nat(&found.backend_sees, &found.answer) {
         Insertion::Done
     } else {
         Insertion::Busy

@@ -128,7 +128,7 @@ impl Socket {
         unsafe { bpf_jiffies64() as u32 }
     }
 
-    /// Makes the call fail with "connection refused"; without it, a refused call fails for want of permission. Since 5.18.
+    /// Makes the call fail with "connection refused"; without it, a refused call fails for want of permission. Since 6.1.
     #[inline(always)]
     pub fn refuse(&self) {
         // SAFETY: the helper only notes the number.

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::conntrack::Towards;
 use crate::parse::Packet;
-use crate::{Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, wrap};
+use crate::{Ctx, Drop, Verdict, arrive, conntrack, fib, forward, maps, nat, parse, wrap};
 
 /// `BPF_F_TUNINFO_IPV6`: the outer packet is IPv6.
 const OUTER_V6: u64 = 1;
@@ -112,8 +112,8 @@ pub fn deliver(ctx: &Ctx, sender: &Addr) -> Result<Verdict, Drop> {
     let Some(own) = maps::endpoint(&packet.tuple.destination) else {
         return Err(Drop::new(Reason::STALE_OR_UNROUTABLE_IP));
     };
-    if own.is_host() && maps::configured(NodeConfig::SERVICES) {
-        return nat::answer(ctx, packet);
+    if maps::configured(NodeConfig::SERVICES) && !own.is_pod() {
+        return arrive::from_tunnel(ctx, packet, own);
     }
     if own.has(Endpoint::HOST | Endpoint::STACK) || maps::configured(NodeConfig::HOST_ROUTING) {
         return Ok(Verdict::Stack);

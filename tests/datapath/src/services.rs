@@ -125,7 +125,9 @@ impl Node {
         let ip = wanted.frontend.ip();
         let rows = self.datapath.endpoints();
         if rows.get(ip).expect("endpoints").is_none() {
-            rows.upsert(ip, &Endpoint::service()).expect("row");
+            let mut row = Endpoint::service();
+            row.flags |= Endpoint::CLUSTER_IP;
+            rows.upsert(ip, &row).expect("row");
         }
     }
 

@@ -4,12 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 
 use datapath::common::event::Hook;
 use datapath::common::packet::{GATEWAY_V4, GATEWAY_V6, proto};
-use datapath::common::{Mac, NodeConfig, Reason, Service};
+use datapath::common::{Endpoint, Mac, NodeConfig, Reason, Service};
 use datapath::{Datapath, GcReport, Limits, Options, TestRunOutput, Timeouts};
 use thalweg_tests_datapath::packet::{Path, ends, fragments, sums_hold};
 use thalweg_tests_datapath::services::Wanted;
@@ -441,8 +441,7 @@ fn a_cluster_ip_is_not_for_clients_from_outside_and_ranges_are_kept() {
         ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, service.frontend.ip())
     };
     let sent = path.tcp(40_000, 80, "S");
-    let out = from_wire(&mut node, &sent);
-    assert_eq!((out.retval, &out.packet), (NEXT, &sent));
+    assert_eq!(from_wire(&mut node, &sent).retval, SHOT);
     service.flags = Service::EXTERNAL | Service::RANGES;
     node.serve(&service);
     node.allow(1, "192.0.2.0/24");
@@ -706,4 +705,64 @@ fn errors_about_what_is_no_service_reach_whom_they_are_about() {
     let about_own = back.icmp_error(3, 3, &own);
     let out = from_wire(&mut node, &about_own);
     assert_eq!((out.retval, &out.packet), (NEXT, &about_own), "the node's own");
+}
+
+#[test]
+fn who_sends_from_an_address_of_this_node_over_the_wire_is_refused() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(0);
+    node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &local(Family::V4)));
+    let to = wire_mac(&mut node);
+    for source in [node.pods[0].v4, Node::V4, Ipv4Addr::from(GATEWAY_V4)] {
+        let path = Path {
+            to,
+            ..Path::new(Mac([2, 0, 0, 0, 0, 9]), source, Node::V4)
+        };
+        assert_eq!(from_wire(&mut node, &path.tcp(40_000, 30_080, "S")).retval, SHOT);
+    }
+    assert_eq!(node.count(Reason::INVALID_SOURCE_IP), 3);
+    assert!(node.datapath.conntrack().is_empty().unwrap());
+}
+
+#[test]
+fn other_ports_of_an_address_that_somebody_else_has_are_not_the_services() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(0);
+    let external = Wanted::tcp(1, "172.30.0.2:80", &local(Family::V4));
+    node.serve(&external);
+    node.datapath
+        .endpoints()
+        .upsert(external.frontend.ip(), &Endpoint::service())
+        .unwrap();
+    let path = Path::new(node.pods[0].mac, node.pods[0].v4, Node::NEIGHBOUR_V4);
+    went(
+        &node.from_pod(0, &path.tcp(40_000, 80, "S")),
+        at(path.source, 40_000),
+        local(Family::V4)[0],
+    );
+    let out = node.from_pod(0, &path.tcp(40_000, 443, "S"));
+    went(&out, at(path.source, 40_000), at(path.destination, 443));
+}
+
+#[test]
+fn ranges_bind_pods_too() {
+    if !require_root() {
+        return;
+    }
+    let mut node = Node::with_services(0);
+    let mut service = Wanted::tcp(1, "198.51.100.7:80", &local(Family::V4));
+    service.flags |= Service::RANGES;
+    node.serve(&service);
+    let path = Path::new(node.pods[0].mac, node.pods[0].v4, service.frontend.ip());
+    assert_eq!(node.from_pod(0, &path.tcp(40_000, 80, "S")).retval, SHOT);
+    node.allow(1, "10.244.1.1/32");
+    went(
+        &node.from_pod(0, &path.tcp(40_000, 80, "S")),
+        at(path.source, 40_000),
+        local(Family::V4)[0],
+    );
 }

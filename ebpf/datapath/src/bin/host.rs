@@ -6,13 +6,10 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use datapath_common::event::Hook;
 use datapath_common::packet::{DETOUR_MARK, DETOUR_MASK, GATEWAY_MAC};
-use datapath_common::service::OUTSIDE;
 use datapath_common::{Endpoint, NodeConfig, Reason};
 use thalweg_ebpf::conntrack::Towards;
-use thalweg_ebpf::parse::Packet;
-use thalweg_ebpf::service::{self, Sent};
 use thalweg_ebpf::{
-    Ctx, Drop, Verdict, conntrack, fib, forward, maps, nat, parse, path_mtu, refuse, tunnel, wrap,
+    Ctx, Drop, Verdict, arrive, conntrack, fib, forward, maps, parse, path_mtu, tunnel, wrap,
 };
 
 #[classifier]
@@ -52,7 +49,7 @@ fn wire(ctx: &Ctx) -> Result<Verdict, Drop> {
     if own_packet || maps::configured(NodeConfig::SERVICES) && own.has(Endpoint::SERVICE) {
         // What is not understood is the stack's to judge.
         return match parsed {
-            Ok(packet) => to_node(ctx, packet, own),
+            Ok(packet) => arrive::from_wire(ctx, packet, own),
             Err(_) => Ok(Verdict::Pass),
         };
     }
@@ -81,42 +78,6 @@ fn unwrap(ctx: &Ctx, ethertype: u16) -> Result<Option<Verdict>, Drop> {
     match wrap::receive(ctx, ethertype)? {
         Some(sender) => tunnel::deliver(ctx, &sender).map(Some),
         None => Ok(None),
-    }
-}
-
-/// What is sent to the node itself, or to an address that only services have: for a service, for a pod that is masqueraded, or for the
-/// node.
-#[inline(always)]
-fn to_node(ctx: &Ctx, packet: &mut Packet, own: &Endpoint) -> Result<Verdict, Drop> {
-    if maps::configured(NodeConfig::SERVICES) && own.has(Endpoint::SERVICE) {
-        match service::send(ctx, packet, own.is_host(), OUTSIDE)? {
-            Sent::ToBackend => return to_backend(ctx, packet),
-            Sent::ToNoBackend => return refuse::refuse(ctx, packet, Hook::FromWire),
-            Sent::ToSilence => return Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
-            Sent::ToSocket => return service::hand_over(ctx),
-            Sent::ToNobody if !own.is_host() => return Ok(Verdict::Pass),
-            Sent::ToNobody => {}
-        }
-    }
-    nat::answer(ctx, packet)
-}
-
-/// To a local pod with the client's own address; to another node's with this node's, so that answers come by here.
-#[inline(always)]
-fn to_backend(ctx: &Ctx, packet: &mut Packet) -> Result<Verdict, Drop> {
-    match maps::endpoint(&packet.tuple.destination) {
-        Some(pod) if pod.is_pod() => {
-            conntrack::track(ctx, packet, Towards::Here)?;
-            if pod.has(Endpoint::STACK) {
-                return Ok(Verdict::Stack);
-            }
-            forward::to_pod(ctx, packet, pod)
-        }
-        Some(_) => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
-        None => {
-            conntrack::track(ctx, packet, Towards::Onwards)?;
-            forward::away(ctx, packet)
-        }
     }
 }
 

@@ -93,6 +93,8 @@ fn to_service(ctx: &Ctx, packet: &mut Packet, to: &'static Endpoint) -> Result<N
             Ok(Next::To(backend.filter(|backend| backend.is_somebody())))
         }
         Sent::ToNobody if to.is_host() => Ok(Next::To(Some(to))),
+        // Others may have the rest of an address that somebody leads to the nodes.
+        Sent::ToNobody if !to.has(Endpoint::CLUSTER_IP) => Ok(Next::To(None)),
         Sent::ToNobody | Sent::ToNoBackend => refuse::refuse(ctx, packet, Hook::FromPod).map(Next::Done),
         Sent::ToSilence | Sent::ToSocket => Err(Drop::new(Reason::SERVICE_BACKEND_NOT_FOUND)),
     }

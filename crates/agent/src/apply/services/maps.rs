@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rows of services in the kernel: all of them read, some of them written.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use datapath::common::Endpoint;
+use datapath::common::{Endpoint, Service};
 use datapath::{Datapath, MapError};
 use loadbalancer::{Batch, Former};
 
@@ -30,10 +31,20 @@ pub(super) fn write(datapath: &mut Datapath, batch: &Batch) -> Result<(), MapErr
         maps.sources().insert(key, &0)?;
     }
     maps.frontends().insert_all(&batch.frontends)?;
-    batch
-        .addresses
+    let own = batch
+        .frontends
         .iter()
-        .try_for_each(|addr| add_address(datapath, *addr))
+        .filter(|(_, row)| !row.has(Service::EXTERNAL));
+    let cluster_ips: BTreeSet<IpAddr> = own.map(|(key, _)| key.addr.to_ip()).collect();
+    for addr in &batch.addresses {
+        let flag = if cluster_ips.contains(addr) {
+            Endpoint::CLUSTER_IP
+        } else {
+            0
+        };
+        add_address(datapath, *addr, flag)?;
+    }
+    Ok(())
 }
 
 /// Deletes what is to be deleted, in the other order.
@@ -62,12 +73,16 @@ pub(super) fn delete_frontends(datapath: &mut Datapath, batch: &Batch) -> Result
     Ok(())
 }
 
-fn add_address(datapath: &mut Datapath, addr: IpAddr) -> Result<(), MapError> {
+fn add_address(datapath: &mut Datapath, addr: IpAddr, flag: u16) -> Result<(), MapError> {
     let endpoints = datapath.endpoints();
     // Who has the address keeps it: what comes there goes to the pod, or to the node, which serves services too.
     match endpoints.get(addr)? {
         Some(_) => Ok(()),
-        None => endpoints.upsert(addr, &Endpoint::service()),
+        None => {
+            let mut row = Endpoint::service();
+            row.flags |= flag;
+            endpoints.upsert(addr, &row)
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! differ. A set is numbered slots of `backends`; several frontends of a service share one. Whoever opens a connection takes a
 //! slot below the set's count; nothing else is computed per connection, however many services there are.
 
-use crate::packet::{GATEWAY_V4, GATEWAY_V6};
+use crate::packet::GATEWAY_V4;
 use crate::{Addr, Be16, Tuple};
 
 row! {
@@ -206,14 +206,18 @@ row! {
     }
 }
 
-/// The gateway that a pod sees instead of itself when it answers for a service that it asked.
+/// In the network that everybody discards (RFC 6666). The gateway's address will not do: to one of the link a pod answers with its own
+/// of the link, unless the socket is bound to another.
+const MIRROR_V6: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// What a pod sees instead of itself when it answers for a service that it asked.
 #[inline(always)]
 #[must_use]
-pub const fn gateway(v4: bool) -> Addr {
+pub const fn mirror(v4: bool) -> Addr {
     if v4 {
         Addr::v4(GATEWAY_V4)
     } else {
-        Addr::v6(GATEWAY_V6)
+        Addr::v6(MIRROR_V6)
     }
 }
 
@@ -223,7 +227,7 @@ pub const fn gateway(v4: bool) -> Addr {
 pub fn behind(sent: &Tuple, backend: &Addr, port: Be16) -> Tuple {
     Tuple {
         source: if sent.source == *backend {
-            gateway(backend.is_v4())
+            mirror(backend.is_v4())
         } else {
             sent.source
         },
@@ -238,7 +242,7 @@ pub fn behind(sent: &Tuple, backend: &Addr, port: Be16) -> Tuple {
 #[must_use]
 pub fn before(seen: &Tuple, frontend: &Addr, port: Be16) -> Tuple {
     Tuple {
-        source: if seen.source == gateway(seen.destination.is_v4()) {
+        source: if seen.source == mirror(seen.destination.is_v4()) {
             seen.destination
         } else {
             seen.source

@@ -3,7 +3,7 @@
 //! for the node.
 
 use datapath_common::event::Hook;
-use datapath_common::service::{OUTSIDE, gateway};
+use datapath_common::service::{OUTSIDE, mirror};
 use datapath_common::{Endpoint, NodeConfig, Reason};
 
 use crate::conntrack::Towards;
@@ -18,7 +18,7 @@ pub fn from_wire(ctx: &Ctx, packet: &mut Packet, own: &Endpoint) -> Result<Verdi
         return nat::answer(ctx, packet);
     }
     let source = &packet.tuple.source;
-    if maps::endpoint(source).is_some() || *source == gateway(packet.v4) {
+    if maps::endpoint(source).is_some() || *source == mirror(packet.v4) {
         return Err(Drop::new(Reason::INVALID_SOURCE_IP));
     }
     let sent = service::send(ctx, packet, own.is_host(), OUTSIDE)?;

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::__sk_buff;
 use datapath_common::ct::Tuple;
 use datapath_common::packet::{proto, tcp};
 use datapath_common::service::{
-    Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, behind, gateway, hash,
+    Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, behind, hash, mirror,
 };
 use datapath_common::{Addr, CtKey, Endpoint, NatEntry, Reason};
 
@@ -53,7 +53,7 @@ pub fn send(ctx: &Ctx, packet: &mut Packet, own: bool, from: usize) -> Result<Se
         TO_BACKEND => {
             let done = maps::translation().ok_or_else(refused)?;
             if packet.tuple.source == done.row.pod {
-                packet.tuple.source = gateway(packet.v4);
+                packet.tuple.source = mirror(packet.v4);
             }
             packet.tuple.destination = done.row.pod;
             if packet.kind == Kind::Flow {
@@ -418,20 +418,20 @@ fn address(ctx: &Ctx) -> Result<(), Drop> {
     }
     rewrite::flow(ctx, &found.packet, &change)?;
     if found.packet.tuple.source == found.row.pod {
-        return from_gateway(ctx, found);
+        return from_mirror(ctx, found);
     }
     Ok(())
 }
 
-/// Who answers itself would take the answer for its own question: it sees its gateway instead.
+/// Who answers itself would take the answer for its own question: it sees another address instead ([`mirror`]).
 #[inline(never)]
-fn from_gateway(ctx: &Ctx, found: &Translation) -> Result<(), Drop> {
-    let (tuple, gateway) = (&found.packet.tuple, gateway(found.packet.v4));
+fn from_mirror(ctx: &Ctx, found: &Translation) -> Result<(), Drop> {
+    let (tuple, mirror) = (&found.packet.tuple, mirror(found.packet.v4));
     let change = Change {
         end: End::Source,
         from: &tuple.source,
         from_port: tuple.source_port,
-        to: &gateway,
+        to: &mirror,
         to_port: tuple.source_port,
     };
     rewrite::flow(ctx, &found.packet, &change)
@@ -465,13 +465,13 @@ pub fn restore(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     }
     rewrite::flow(ctx, packet, &change)?;
     (packet.tuple.source, packet.tuple.source_port) = (found.answer.pod, found.answer.port);
-    if packet.tuple.destination == gateway(packet.v4) {
+    if packet.tuple.destination == mirror(packet.v4) {
         return turn_back(ctx, packet, &found.frontend.addr);
     }
     Ok(())
 }
 
-/// An answer of a pod to its gateway, behind which it is itself.
+/// An answer of a pod to the address behind which it is itself.
 #[inline(never)]
 fn turn_back(ctx: &Ctx, packet: &mut Packet, pod: &Addr) -> Result<(), Drop> {
     let change = Change {

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 
 use datapath::common::event::Hook;
-use datapath::common::packet::{GATEWAY_V4, GATEWAY_V6, proto};
+use datapath::common::packet::{GATEWAY_V4, proto};
+use datapath::common::service::mirror;
 use datapath::common::{Endpoint, Mac, NodeConfig, Reason, Service};
 use datapath::{Datapath, GcReport, Limits, Options, TestRunOutput, Timeouts};
 use thalweg_tests_datapath::packet::{Path, ends, fragments, sums_hold};
@@ -216,17 +217,17 @@ fn a_pod_that_is_its_services_backend_talks_to_itself() {
     }
     let mut node = Node::with_services(0);
     let itself: [IpAddr; 2] = [node.pods[0].v4.into(), node.pods[0].v6.into()];
-    let gateway: [IpAddr; 2] = [GATEWAY_V4.into(), GATEWAY_V6.into()];
     for (id, family) in [(1, Family::V4), (2, Family::V6)] {
-        let (pod, gateway) = (itself[family as usize], gateway[family as usize]);
+        let pod = itself[family as usize];
+        let seen = mirror(pod.is_ipv4()).to_ip();
         let service = frontend(family);
         node.serve(&Wanted::tcp(id, &service.to_string(), &[at(pod, 8080)]));
         let path = Path::new(node.pods[0].mac, pod, service.ip());
-        let answers = Path::new(node.pods[0].mac, pod, gateway);
+        let answers = Path::new(node.pods[0].mac, pod, seen);
         for (flags, answer) in [("S", "SA"), ("A", "A"), ("FA", "FA"), ("R", "A")] {
             went(
                 &node.from_pod(0, &path.tcp(40_000, 80, flags)),
-                at(gateway, 40_000),
+                at(seen, 40_000),
                 at(pod, 8080),
             );
             went(

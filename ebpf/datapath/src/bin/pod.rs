@@ -62,7 +62,7 @@ fn run(ctx: &Ctx) -> Result<Verdict, Drop> {
     };
     conntrack::track(ctx, packet, towards)?;
     if packet.from_service && destination.is_none() {
-        // To itself, by way of its gateway.
+        // To itself, which it does not know.
         destination = maps::endpoint(&packet.tuple.destination);
     }
     if maps::configured(NodeConfig::HOST_ROUTING) || packet.through_host {

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::agent::DropView;
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use model::Family;
+use tokio::sync::OnceCell;
 
 use crate::cluster::{Cluster, ClusterError, Output};
-use crate::objects::{self, Network};
+use crate::objects::{self, Network, Server};
 
 /// The namespace of test pods unless told otherwise.
 pub const NAMESPACE: &str = "thalweg-test";
@@ -91,6 +92,12 @@ pub struct Bed {
     pub api: Vec<SocketAddr>,
     /// Whether the nodes' agents are Thalweg's.
     pub thalweg: bool,
+    /// Whether these serve services.
+    pub serves: bool,
+    /// Whether sockets of the nodes reach them.
+    pub node_sockets: bool,
+    /// Whether anybody does, once that was tried.
+    pub(crate) served: OnceCell<bool>,
 }
 
 impl std::fmt::Debug for Bed {
@@ -139,7 +146,9 @@ impl Bed {
         let first = nodes
             .first()
             .ok_or_else(|| ClusterError("the cluster has no ready node".into()))?;
-        let thalweg = cluster.drops(&first.name).await?.is_some();
+        let status = cluster.status(&first.name).await?;
+        let thalweg = status.is_some();
+        let services = status.and_then(|status| status.services);
         let api = api_endpoints(&client).await?;
         Ok(Self {
             cluster,
@@ -147,6 +156,9 @@ impl Bed {
             nodes,
             api,
             thalweg,
+            serves: services.is_some(),
+            node_sockets: services.is_none_or(|services| services.sockets),
+            served: OnceCell::new(),
         })
     }
 
@@ -171,8 +183,24 @@ impl Bed {
     }
 
     /// What the agent of a node has dropped.
-    pub fn drops<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Vec<DropView>>, ClusterError>> {
-        self.cluster.drops(node)
+    pub async fn drops(&self, node: &str) -> Result<Option<Vec<DropView>>, ClusterError> {
+        let status = self.cluster.status(node).await?;
+        Ok(status.map(|status| status.drops))
+    }
+
+    /// The API, and the namespace in which the bed may make what it wants.
+    pub(crate) fn api<T>(&self) -> Api<T>
+    where
+        T: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        T::DynamicType: Default,
+    {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    /// Starts one more pod, which goes with the bed.
+    pub(crate) async fn start(&self, server: &Server<'_>) -> Result<TestPod, ClusterError> {
+        let pod = server.pod(&self.cluster.image(), &self.cluster.program());
+        start(&self.api(), pod, server).await
     }
 
     /// What is being tried.
@@ -229,10 +257,18 @@ async fn test_node(
     (node, addresses): &(String, Vec<IpAddr>),
     number: usize,
 ) -> Result<TestNode, ClusterError> {
-    let make = |kind: &str, network| {
+    let make = |kind: &'static str, network| {
         let name = format!("{kind}-{number}");
-        let pod = objects::pod(&name, node, &cluster.image(), &cluster.program(), network);
-        async move { start(pods, pod, node).await }
+        async move {
+            let backend = if network == Network::Pod { "yes" } else { "no" };
+            let labels = [("pod", name.as_str()), ("kind", kind), ("backend", backend)];
+            let server = Server {
+                network,
+                ..Server::new(&name, node, &labels)
+            };
+            let pod = server.pod(&cluster.image(), &cluster.program());
+            start(pods, pod, &server).await
+        }
     };
     let (first, second, mut host) = futures::try_join!(
         make("first", Network::Pod),
@@ -249,9 +285,9 @@ async fn test_node(
     })
 }
 
-/// Creates a pod and waits until it is ready.
-async fn start(pods: &Api<Pod>, pod: Pod, node: &str) -> Result<TestPod, ClusterError> {
-    let name = pod.name_any();
+/// Creates a pod and waits until it is ready, or runs if it is not to be ready.
+async fn start(pods: &Api<Pod>, pod: Pod, server: &Server<'_>) -> Result<TestPod, ClusterError> {
+    let (name, node) = (server.name, server.node);
     let begin = Instant::now();
     while let Err(error) = pods.create(&PostParams::default(), &pod).await {
         if begin.elapsed() > ACCEPT_TIMEOUT || !is_forbidden(&error) {
@@ -260,11 +296,16 @@ async fn start(pods: &Api<Pod>, pod: Pod, node: &str) -> Result<TestPod, Cluster
         tokio::time::sleep(POLL).await;
     }
     loop {
-        let now = pods.get(&name).await;
+        let now = pods.get(name).await;
         let now = now.map_err(|error| ClusterError(format!("cannot read pod {name}: {error}")))?;
-        if let Some(ips) = ready_ips(&now) {
+        let ips = if server.ready {
+            ready_ips(&now)
+        } else {
+            running_ips(&now)
+        };
+        if let Some(ips) = ips {
             return Ok(TestPod {
-                name,
+                name: name.into(),
                 node: node.into(),
                 ips,
             });
@@ -292,13 +333,14 @@ fn ready_ips(pod: &Pod) -> Option<Vec<IpAddr>> {
         .as_ref()?
         .iter()
         .find(|condition| condition.type_ == "Ready")?;
-    let ips: Vec<_> = status
-        .pod_ips
-        .as_ref()?
-        .iter()
-        .filter_map(|address| address.ip.parse().ok())
-        .collect();
-    (ready.status == "True" && !ips.is_empty()).then_some(ips)
+    running_ips(pod).filter(|_| ready.status == "True")
+}
+
+fn running_ips(pod: &Pod) -> Option<Vec<IpAddr>> {
+    let status = pod.status.as_ref()?;
+    let addresses = status.pod_ips.as_ref()?.iter();
+    let ips: Vec<_> = addresses.filter_map(|address| address.ip.parse().ok()).collect();
+    (status.phase.as_deref() == Some("Running") && !ips.is_empty()).then_some(ips)
 }
 
 /// The most telling words of a pod's status.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What scenarios need from a cluster: its API, a way to run commands in pods, and, where Thalweg's agents can be
-//! asked, what they dropped.
+//! asked, what they say.
 
-use api::agent::DropView;
+use api::agent::Status;
 use futures::future::BoxFuture;
 
 /// How a command ended.
@@ -56,6 +56,6 @@ pub trait Cluster: Send + Sync {
         command: &'a [String],
     ) -> BoxFuture<'a, Result<Output, ClusterError>>;
 
-    /// What the agent of a node has dropped; nothing when the cluster has no agents of Thalweg.
-    fn drops<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Vec<DropView>>, ClusterError>>;
+    /// What the agent of a node says; nothing when the cluster has no agents of Thalweg.
+    fn status<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Status>, ClusterError>>;
 }

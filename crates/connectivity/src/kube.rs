@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use api::agent::{DropView, Status};
+use api::agent::Status;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, ListParams};
@@ -201,7 +201,7 @@ impl Cluster for KubeCluster {
         })
     }
 
-    fn drops<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Vec<DropView>>, ClusterError>> {
+    fn status<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Status>, ClusterError>> {
         Box::pin(async move {
             let pods = agent_pods(&self.client, &self.agent_namespace)
                 .await
@@ -213,8 +213,9 @@ impl Cluster for KubeCluster {
                 .run(&["thalweg", "get-raw", "/v1/status"])
                 .await
                 .map_err(ClusterError::new)?;
-            let status: Status = serde_json::from_slice(&answer).map_err(ClusterError::new)?;
-            Ok(Some(status.drops))
+            serde_json::from_slice(&answer)
+                .map(Some)
+                .map_err(ClusterError::new)
         })
     }
 }

@@ -53,6 +53,8 @@ pub struct ServicesView {
     pub totals: Totals,
     /// Whether all rows have been compared with the maps since the start.
     pub in_sync: bool,
+    /// Whether sockets of the node reach services.
+    pub sockets: bool,
     /// How many frontends and how many slots fit.
     pub limits: [u32; 2],
     /// How often a map was found full.
@@ -200,8 +202,8 @@ impl Services {
         self.newsroom.tell(&mut self.balancer);
     }
 
-    /// In short.
-    pub(super) fn view(&self) -> ServicesView {
+    /// In short; `sockets`: whether those of the node reach services.
+    pub(super) fn view(&self, sockets: bool) -> ServicesView {
         let failing = self.balancer.failing();
         let problem = |owner: &Owner| {
             let (_, failed) = self.balancer.remarks(owner);
@@ -211,6 +213,7 @@ impl Services {
             totals: self.balancer.totals(),
             problems: failing.iter().filter_map(problem).take(PROBLEMS_MAX).collect(),
             news_lost: self.newsroom.lost(),
+            sockets,
             ..self.view.clone()
         }
     }

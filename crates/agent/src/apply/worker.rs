@@ -591,7 +591,8 @@ impl Worker {
             view.problems.clone_from(&self.host.problems);
             view.problems.extend(self.pools.problem.clone());
             view.applied.clone_from(&self.pools.applied);
-            view.services = self.services.as_ref().map(Services::view);
+            let sockets = self.sockets && self.options.cgroup.is_some();
+            view.services = self.services.as_ref().map(|services| services.view(sockets));
         });
     }
 }

@@ -106,6 +106,7 @@ pub(super) fn summary(view: &ServicesView) -> ServiceSummary {
     let [frontends_max, backends_max] = view.limits;
     ServiceSummary {
         in_sync: view.in_sync,
+        sockets: view.sockets,
         services: count(view.totals.owners),
         frontends: count(view.totals.frontends),
         frontends_max: frontends_max.into(),

@@ -98,6 +98,9 @@ pub struct RemarkView {
 pub struct ServiceSummary {
     /// Whether all are in force since the agent's start.
     pub in_sync: bool,
+    /// Whether sockets of the node and its pods talk to backends themselves; else only what pods and the world send is led to them.
+    #[serde(default)]
+    pub sockets: bool,
     /// Services and pods with a frontend.
     pub services: u64,
     /// Frontends.

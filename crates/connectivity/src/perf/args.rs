@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::server::Server;
-use super::{DEFAULT_PORT, Kind, PerfError, Workload, affinity, client, probe, soak};
+use super::{DEFAULT_PORT, Kind, PerfError, Workload, affinity, ask, client, probe, soak};
 
 /// Makes load and asks questions from inside a pod.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,6 +41,21 @@ enum Verb {
     },
     /// Ask the server whom it sees
     Whoami(Target),
+    /// Ask which server answers at an address, by a new connection or socket each time
+    Ask(AskArgs),
+    /// Hold a connection and ask by new ones, until they go to another server
+    Linger {
+        /// The echo port of a server or service: to hold a connection to
+        hold: SocketAddr,
+        /// The port that says who answers
+        ask: SocketAddr,
+        /// The server that new connections are to go to
+        #[arg(long)]
+        server: String,
+        /// Seconds to wait for that
+        #[arg(long, default_value_t = 20.0)]
+        timeout: f64,
+    },
     /// Send data, read its echo at the same time, and compare
     Bulk {
         #[command(flatten)]
@@ -87,6 +102,24 @@ enum Verb {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+struct AskArgs {
+    /// Whom
+    address: SocketAddr,
+    /// By datagrams
+    #[arg(long)]
+    udp: bool,
+    /// How often
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Before that, wait until this happens, without counting
+    #[arg(long, value_enum)]
+    until: Option<ask::Until>,
+    /// Seconds to wait for that
+    #[arg(long, default_value_t = 20.0)]
+    timeout: f64,
+}
+
+#[derive(Clone, Debug, clap::Args)]
 struct ServerArgs {
     /// Listen on these addresses only
     #[arg(long)]
@@ -100,6 +133,12 @@ struct ServerArgs {
     /// End when standard input ends
     #[arg(long)]
     until_eof: bool,
+    /// What the server calls itself; without it, this machine's name
+    #[arg(long)]
+    name: Option<String>,
+    /// Go on after SIGTERM, until killed
+    #[arg(long)]
+    ignore_sigterm: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -174,9 +213,14 @@ impl Args {
                 out,
                 &json!({ "connect": probe::connect_once(address, seconds(timeout))? }),
             ),
-            Verb::Whoami(Target { target, port }) => {
-                print(out, &json!({ "peer": probe::whoami(target, port)? }))
-            }
+            Verb::Whoami(Target { target, port }) => print(out, &probe::whoami(target, port)?),
+            Verb::Ask(args) => print(out, &args.ask()),
+            Verb::Linger {
+                hold,
+                ask,
+                server,
+                timeout,
+            } => print(out, &ask::linger(hold, ask, &server, seconds(timeout))?),
             Verb::Bulk {
                 target: Target { target, port },
                 bytes,
@@ -198,6 +242,20 @@ impl Args {
     }
 }
 
+impl AskArgs {
+    fn ask(&self) -> ask::Answers {
+        let protocol = if self.udp {
+            ask::Protocol::Udp
+        } else {
+            ask::Protocol::Tcp
+        };
+        if let Some(until) = self.until {
+            ask::wait(self.address, protocol, until, seconds(self.timeout));
+        }
+        ask::many(self.address, protocol, self.count)
+    }
+}
+
 impl ClientArgs {
     fn workload(&self) -> Workload {
         Workload {
@@ -216,7 +274,12 @@ fn serve(args: &ServerArgs, out: &mut dyn Write) -> Result<(), ArgsError> {
     if let Some(cpu) = args.cpu {
         affinity::pin(cpu)?;
     }
-    Server::bind(&args.listen, args.port)?.start()?;
+    if args.ignore_sigterm {
+        let signals: SigSet = std::iter::once(Signal::SIGTERM).collect();
+        signals.thread_block().map_err(std::io::Error::from)?;
+    }
+    let name = args.name.clone().unwrap_or_else(machine);
+    Server::bind(&args.listen, args.port)?.start(&name)?;
     print(out, &json!({ "listening": args.port }))?;
     if args.until_eof {
         wait_for_eof();
@@ -268,6 +331,12 @@ fn stop_after(stop: &Arc<AtomicBool>, wait: impl FnOnce() + Send + 'static) -> R
         })
         .map_err(PerfError::Thread)?;
     Ok(())
+}
+
+/// This machine's name, or nothing where it has none that is text.
+fn machine() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.into_string().unwrap_or_default()
 }
 
 fn wait_for_eof() {

@@ -3,10 +3,12 @@
 //! a CPU when asked.
 //!
 //! [`server::Server`] answers on one port per kind of work (see [`Ports`]); [`client::run`] measures;
-//! [`soak::run`] keeps connections busy and reports what was lost; [`probe`] answers single questions.
+//! [`soak::run`] keeps connections busy and reports what was lost; [`probe`] answers single questions, [`ask`] says
+//! which server answers.
 
 pub mod affinity;
 pub mod args;
+pub mod ask;
 pub mod client;
 mod histogram;
 pub mod probe;
@@ -135,7 +137,7 @@ impl Ports {
         self.base.saturating_add(2)
     }
 
-    /// TCP: says who is calling, and closes.
+    /// TCP and UDP: says who is calling, and who answers.
     pub fn whoami(self) -> u16 {
         self.base.saturating_add(3)
     }

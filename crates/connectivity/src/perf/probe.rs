@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::ask::Who;
 use super::sockets::{connect, connect_udp, listen_udp};
 use super::{PerfError, Ports};
 
@@ -48,15 +49,18 @@ pub fn connect_once(address: SocketAddr, timeout: Duration) -> Result<Connect, P
 }
 
 /// As whom the server sees a connection from here.
-pub fn whoami(target: IpAddr, port: u16) -> Result<SocketAddr, PerfError> {
+pub fn whoami(target: IpAddr, port: u16) -> Result<Who, PerfError> {
     let address = SocketAddr::new(target, Ports::new(port).whoami());
-    let mut text = String::new();
+    let mut text = Vec::new();
     connect(address)?
-        .read_to_string(&mut text)
+        .read_to_end(&mut text)
         .map_err(PerfError::socket("read from", address))?;
-    text.parse().map_err(|_| PerfError::Corrupt {
+    serde_json::from_slice(&text).map_err(|_| PerfError::Corrupt {
         address,
-        detail: format!("no socket address: {text:?}"),
+        detail: format!(
+            "it says of nobody who calls: {:?}",
+            String::from_utf8_lossy(&text)
+        ),
     })
 }
 

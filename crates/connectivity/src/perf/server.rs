@@ -3,8 +3,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::ask::Who;
 use super::sockets::{listen, listen_udp};
 use super::{PerfError, Ports};
 
@@ -26,6 +29,15 @@ struct Listeners {
     sink: TcpListener,
     whoami: TcpListener,
     udp: UdpSocket,
+    whoami_udp: UdpSocket,
+}
+
+/// What the server says of itself.
+#[derive(Debug)]
+struct Identity {
+    name: String,
+    /// Connections to the echo port.
+    held: AtomicUsize,
 }
 
 impl Server {
@@ -45,8 +57,12 @@ impl Server {
         Ok(Self { listeners })
     }
 
-    /// Serves on threads of its own until the process ends.
-    pub fn start(self) -> Result<(), PerfError> {
+    /// Serves on threads of its own until the process ends, under a name that it tells who asks.
+    pub fn start(self, name: &str) -> Result<(), PerfError> {
+        let identity = Arc::new(Identity {
+            name: name.into(),
+            held: AtomicUsize::new(0),
+        });
         for set in self.listeners {
             let Listeners {
                 echo,
@@ -54,12 +70,19 @@ impl Server {
                 sink,
                 whoami,
                 udp,
+                whoami_udp,
             } = set;
-            spawn("echo", move || each_connection(&echo, echo_back))?;
+            let [holds, tells, says] = std::array::from_fn(|_| Arc::clone(&identity));
+            spawn("echo", move || {
+                each_connection(&echo, move |stream| holds.while_held(|| echo_back(stream)))
+            })?;
             spawn("crr", move || one_at_a_time(&crr, answer_bytes))?;
             spawn("sink", move || each_connection(&sink, discard))?;
-            spawn("whoami", move || one_at_a_time(&whoami, say_who))?;
+            spawn("whoami", move || {
+                one_at_a_time(&whoami, |stream| tells.tell(stream))
+            })?;
             spawn("udp", move || echo_datagrams(&udp))?;
+            spawn("whoami-udp", move || says.answer(&whoami_udp))?;
         }
         Ok(())
     }
@@ -73,6 +96,7 @@ impl Listeners {
             sink: listen(SocketAddr::new(ip, ports.sink()))?,
             whoami: listen(SocketAddr::new(ip, ports.whoami()))?,
             udp: listen_udp(SocketAddr::new(ip, ports.echo()))?,
+            whoami_udp: listen_udp(SocketAddr::new(ip, ports.whoami()))?,
         })
     }
 }
@@ -85,18 +109,20 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), PerfErr
     Ok(())
 }
 
-type Handler = fn(TcpStream) -> io::Result<()>;
-
-fn each_connection(listener: &TcpListener, handler: Handler) {
+fn each_connection(
+    listener: &TcpListener,
+    handler: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
+) {
     for stream in listener.incoming().flatten() {
         // A peer that goes away in the middle is the peer's business, and a connection refused for want of threads
         // shows there too.
+        let handler = handler.clone();
         let _ = thread::Builder::new().spawn(move || handler(stream));
     }
 }
 
 /// Without a thread per connection, which would cost more than the connection itself.
-fn one_at_a_time(listener: &TcpListener, handler: Handler) {
+fn one_at_a_time(listener: &TcpListener, handler: impl Fn(TcpStream) -> io::Result<()>) {
     for stream in listener.incoming().flatten() {
         let _ = handler(stream);
     }
@@ -130,9 +156,39 @@ fn discard(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-fn say_who(mut stream: TcpStream) -> io::Result<()> {
-    let peer = stream.peer_addr()?;
-    stream.write_all(peer.to_string().as_bytes())
+impl Identity {
+    fn while_held<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        let done = work();
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        done
+    }
+
+    fn who(&self, peer: SocketAddr) -> io::Result<Vec<u8>> {
+        let who = Who {
+            peer,
+            server: self.name.clone(),
+            held: self.held.load(Ordering::Relaxed),
+        };
+        Ok(serde_json::to_vec(&who)?)
+    }
+
+    fn tell(&self, mut stream: TcpStream) -> io::Result<()> {
+        let who = self.who(stream.peer_addr()?)?;
+        stream.write_all(&who)
+    }
+
+    fn answer(&self, socket: &UdpSocket) {
+        let mut buffer = [0; 64];
+        loop {
+            // As in `echo_datagrams`.
+            if let Ok((_, peer)) = socket.recv_from(&mut buffer)
+                && let Ok(who) = self.who(peer)
+            {
+                let _ = socket.send_to(&who, peer);
+            }
+        }
+    }
 }
 
 fn echo_datagrams(socket: &UdpSocket) {

@@ -10,6 +10,7 @@ use super::server::Server;
 use super::*;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const NAME: &str = "me";
 
 #[test]
 fn every_kind_of_work_is_counted() {
@@ -41,10 +42,35 @@ fn a_closed_port_is_told_from_silence() {
 #[test]
 fn probes_see_an_honest_server() {
     let port = server();
-    assert_eq!(probe::whoami(LOOPBACK, port).unwrap().ip(), LOOPBACK);
+    let who = probe::whoami(LOOPBACK, port).unwrap();
+    assert_eq!((who.peer.ip(), who.server.as_str()), (LOOPBACK, NAME));
     assert_eq!(probe::bulk(LOOPBACK, port, 1_000_003).unwrap().bytes, 1_000_003);
     assert_eq!(probe::many(LOOPBACK, port, 50).unwrap().connections, 50);
     assert_eq!(probe::datagrams(LOOPBACK, port, 3000, 5).unwrap().received, 5);
+}
+
+#[test]
+fn questions_are_answered_by_name_over_both_protocols_and_refusals_are_counted() {
+    let port = server();
+    let whoami = SocketAddr::new(LOOPBACK, Ports::new(port).whoami());
+    for protocol in [ask::Protocol::Tcp, ask::Protocol::Udp] {
+        let answers = ask::many(whoami, protocol, 10);
+        assert_eq!(answers.servers, [(NAME.to_owned(), 10)].into(), "{answers:?}");
+        assert_eq!(answers.peers, [LOOPBACK].into());
+        let closed = ask::many(SocketAddr::new(LOOPBACK, 1), protocol, 3);
+        assert_eq!((closed.answered(), closed.refused), (0, 3), "{closed:?}");
+    }
+}
+
+#[test]
+fn who_lingers_keeps_a_connection_and_sees_whom_new_ones_go_to() {
+    let ports = Ports::new(server());
+    let [echo, whoami] = [ports.echo(), ports.whoami()].map(|port| SocketAddr::new(LOOPBACK, port));
+    let found = ask::linger(echo, whoami, NAME, Duration::from_secs(10)).unwrap();
+    assert!(found.moved && found.broken.is_none(), "{found:?}");
+    assert!(found.exchanges >= 20, "{found:?}");
+    let found = ask::linger(echo, whoami, "another", Duration::from_millis(200)).unwrap();
+    assert!(!found.moved, "{found:?}");
 }
 
 #[test]
@@ -71,7 +97,7 @@ fn a_soak_of_a_healthy_path_is_clean() {
 fn server() -> u16 {
     for base in (20_000..60_000).step_by(usize::from(Ports::COUNT)) {
         if let Ok(server) = Server::bind(&[LOOPBACK], base) {
-            server.start().unwrap();
+            server.start(NAME).unwrap();
             return base;
         }
     }

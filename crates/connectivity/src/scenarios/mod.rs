@@ -4,6 +4,7 @@
 mod guard;
 mod path;
 mod reach;
+mod services;
 mod tools;
 
 use futures::future::BoxFuture;
@@ -34,6 +35,8 @@ pub(crate) enum Reach {
     NodeToRemotePod,
     PodToItself,
     PodToApiServer,
+    PodToService,
+    NodeToService,
 }
 
 impl Reach {
@@ -47,6 +50,8 @@ impl Reach {
             Self::NodeToRemotePod => "node-to-remote-pod",
             Self::PodToItself => "pod-to-itself",
             Self::PodToApiServer => "pod-to-api-server",
+            Self::PodToService => "pod-to-service",
+            Self::NodeToService => "node-to-service",
         }
     }
 
@@ -58,7 +63,9 @@ impl Reach {
             | Self::PodToOwnNode
             | Self::NodeToLocalPod
             | Self::PodToItself
-            | Self::PodToApiServer => false,
+            | Self::PodToApiServer
+            | Self::PodToService
+            | Self::NodeToService => false,
         }
     }
 }
@@ -82,8 +89,8 @@ struct Scenario {
 }
 
 use Reach::{
-    NodeToLocalPod, NodeToRemotePod, PodToApiServer, PodToItself, PodToOtherNode, PodToOwnNode,
-    PodToPodOtherNode, PodToPodSameNode,
+    NodeToLocalPod, NodeToRemotePod, NodeToService, PodToApiServer, PodToItself, PodToOtherNode,
+    PodToOwnNode, PodToPodOtherNode, PodToPodSameNode, PodToService,
 };
 
 const EVERYBODY: &[Reach] = &[
@@ -226,7 +233,7 @@ impl std::fmt::Debug for Test {
 /// All tests that there are.
 pub fn catalogue() -> Vec<Test> {
     let mut tests = Vec::new();
-    for scenario in CATALOGUE {
+    for scenario in CATALOGUE.iter().chain(services::CATALOGUE) {
         for reach in scenario.reaches {
             let families = [Family::Ipv4, Family::Ipv6];
             tests.extend(families.map(|family| Test {
@@ -276,6 +283,9 @@ impl Test {
         if bed.nodes.iter().any(|node| node.host.ip(family).is_none()) && self.case.reach.involves_node() {
             return Some(format!("nodes have no {family} address here"));
         }
+        if self.case.reach == NodeToService && !bed.node_sockets {
+            return Some("sockets of nodes reach no services here: socketLB.enabled is false".into());
+        }
         if self.scenario.thalweg && !bed.thalweg {
             return Some("the cluster's agents are not Thalweg's".into());
         }
@@ -286,8 +296,8 @@ impl Test {
 impl Reach {
     fn involves_node(self) -> bool {
         match self {
-            PodToOwnNode | PodToOtherNode | NodeToLocalPod | NodeToRemotePod => true,
-            PodToPodSameNode | PodToPodOtherNode | PodToItself | PodToApiServer => false,
+            PodToOwnNode | PodToOtherNode | NodeToLocalPod | NodeToRemotePod | NodeToService => true,
+            PodToPodSameNode | PodToPodOtherNode | PodToItself | PodToApiServer | PodToService => false,
         }
     }
 }

@@ -35,7 +35,7 @@ impl Case {
                 Reach::NodeToLocalPod => add(&node.host, &node.first),
                 Reach::NodeToRemotePod => others().for_each(|other| add(&node.host, &other.first)),
                 Reach::PodToItself => add(&node.first, &node.first),
-                Reach::PodToApiServer => {}
+                Reach::PodToApiServer | Reach::PodToService | Reach::NodeToService => {}
             }
         }
         pairs

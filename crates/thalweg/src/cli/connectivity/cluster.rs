@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ::connectivity::cluster::{Cluster, ClusterError, Output};
 use ::connectivity::kube::{self, KubeCluster};
 use anyhow::bail;
-use api::agent::{DropView, Status};
+use api::agent::Status;
 use futures::future::BoxFuture;
 use lab::{Lab, Target};
 
@@ -142,13 +142,12 @@ impl Cluster for LabCluster {
         })
     }
 
-    fn drops<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Vec<DropView>>, ClusterError>> {
+    fn status<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Option<Status>, ClusterError>> {
         Box::pin(async move {
             let socket = self.lab.agent_socket(node).map_err(ClusterError::new)?;
             let body = http::get(&socket, "/v1/status").await;
             let body = body.map_err(|error| ClusterError(format!("agent of {node}: {error:#}")))?;
-            let status: Status = serde_json::from_slice(&body).map_err(ClusterError::new)?;
-            Ok(Some(status.drops))
+            serde_json::from_slice(&body).map(Some).map_err(ClusterError::new)
         })
     }
 }

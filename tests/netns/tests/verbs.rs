@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use lab::Lab;
 use lab::spec::{Routing, Topology};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use thalweg_tests_netns::objects::{cleanup, end_agent, items};
-use thalweg_tests_netns::{eventually, run, said, start, thalweg};
+use thalweg_tests_netns::{agent_status, eventually, run, said, start, thalweg};
 
 #[test]
 fn all_connectivity_scenarios_hold_on_one_segment() {

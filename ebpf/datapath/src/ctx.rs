@@ -294,7 +294,13 @@ impl Ctx {
         if self.adjust_room(bytes, room.0 | INNER_ETHERNET).is_ok() {
             return Ok(());
         }
-        self.adjust_room(bytes, room.0)
+        let made = self.adjust_room(bytes, room.0);
+        if made.is_err() && self.gso_size() == 0 {
+            // It was in a tunnel of another namespace of this machine, and the kernel has not forgotten. What a tunnel is matters only
+            // to who cuts a packet in pieces.
+            return self.adjust_room(bytes, 0);
+        }
+        made
     }
 
     /// Takes headers out behind the Ethernet header.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use model::{Algorithm, EndpointSlice, HostPort, ObjectName, Service};
 
 use crate::claims::{Claimant, Claims};
+use crate::frontend::Kind;
 use crate::resolve::{Circumstances, Desired, Remark, Wanted, WantedGroup};
 use crate::sets::{Group, Numbers};
 use crate::{Batch, Former, Frontend, emit};
@@ -141,7 +142,7 @@ pub(crate) struct Entry {
     /// Those that are ours.
     pub(crate) frontends: Box<[Wanted]>,
     /// Those that another has.
-    lost: Box<[Frontend]>,
+    lost: Box<[(Frontend, Kind)]>,
     pub(crate) remarks: Box<[Remark]>,
     health_check_port: u16,
     /// Whether all rows have been written once.
@@ -178,8 +179,8 @@ impl Entry {
             .any(|remark| remark.weight == crate::Weight::Refused)
     }
 
-    fn claims(&self) -> impl Iterator<Item = Frontend> {
-        let own = self.frontends.iter().map(|wanted| wanted.frontend);
+    fn claims(&self) -> impl Iterator<Item = (Frontend, Kind)> {
+        let own = self.frontends.iter().map(|wanted| (wanted.frontend, wanted.kind));
         own.chain(self.lost.iter().copied())
     }
 }
@@ -341,7 +342,13 @@ impl Balancer {
             .extend(self.services.keys().cloned().map(Owner::Service));
         self.dirty.extend(self.pods.keys().cloned().map(Owner::Pod));
         self.dirty.extend(self.entries.keys().cloned());
-        // The oldest first: then nobody writes a frontend that an older one takes from it in the next moment.
+        // Before anything is written it is known whose each frontend is: then nobody writes one that another takes from it in the next
+        // moment.
+        for owner in self.dirty.clone() {
+            let desired = self.desired(&owner);
+            self.claim(&owner, &desired);
+        }
+        // The oldest first: where there is no room for all, it is the youngest that are left out.
         let mut order: Vec<Claimant> = self
             .dirty
             .iter()
@@ -509,21 +516,27 @@ impl Balancer {
     /// Says which frontends a service wants now. Returns who gets or loses one by it.
     fn claim(&mut self, owner: &Owner, desired: &Desired) -> Vec<Owner> {
         let created = self.created(owner);
-        let wanted: HashSet<Frontend> = desired.frontends.iter().map(|wanted| wanted.frontend).collect();
+        let mut wanted: HashMap<Frontend, Kind> = HashMap::new();
+        for one in &desired.frontends {
+            wanted.entry(one.frontend).or_insert(one.kind);
+        }
         let mut concerned = Vec::new();
         if let Some(entry) = self.entries.get_mut(owner) {
             let before = Claimant::new(owner, std::mem::replace(&mut entry.created, created));
             let aged = before != Claimant::new(owner, created);
             let released = entry
                 .claims()
-                .filter(|frontend| aged || !wanted.contains(frontend));
-            concerned.extend(released.filter_map(|frontend| self.claims.release(&frontend, &before)));
+                .filter(|(frontend, kind)| aged || wanted.get(frontend) != Some(kind));
+            let released: Vec<_> = released.collect();
+            for (frontend, kind) in released {
+                concerned.extend(self.claims.release(&frontend, &before.wanting(kind)));
+            }
         }
         let claimant = Claimant::new(owner, created);
         concerned.extend(
             wanted
                 .iter()
-                .filter_map(|frontend| self.claims.claim(*frontend, &claimant)),
+                .filter_map(|(frontend, kind)| self.claims.claim(*frontend, &claimant.wanting(*kind))),
         );
         concerned.retain(|other| other != owner);
         concerned
@@ -570,7 +583,7 @@ impl Balancer {
     }
 
     /// The frontends that are the owner's, and those that are another's; of which it is said.
-    fn divide(&self, owner: &Owner, desired: &mut Desired) -> (Vec<Wanted>, Box<[Frontend]>) {
+    fn divide(&self, owner: &Owner, desired: &mut Desired) -> (Vec<Wanted>, Box<[(Frontend, Kind)]>) {
         let (mut own, mut lost) = (Vec::with_capacity(desired.frontends.len()), Vec::new());
         let mut seen = HashSet::new();
         for wanted in std::mem::take(&mut desired.frontends) {
@@ -582,7 +595,7 @@ impl Balancer {
                 Some(holder) => {
                     let text = format!("{} {} is {holder}'s already", wanted.kind.name(), wanted.frontend);
                     desired.remarks.push(Remark::refused("FrontendTaken", text));
-                    lost.push(wanted.frontend);
+                    lost.push((wanted.frontend, wanted.kind));
                 }
                 // The object has changed since, and waits for its turn.
                 None => {}

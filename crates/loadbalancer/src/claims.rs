@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whose a frontend is, where several want it: the oldest's.
+//! Whose a frontend is, where several want it: his whose own it is by its kind, then the oldest's.
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::frontend::Kind;
 use crate::{Frontend, Owner};
 
 /// Who has which frontend, and who would have it next.
@@ -16,6 +17,8 @@ pub(crate) struct Claims {
 /// Who wants a frontend; the first of them has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claimant {
+    /// See [`Kind::rank`].
+    rank: u8,
     /// Services come before pods.
     is_pod: bool,
     /// The older before the younger.
@@ -27,9 +30,18 @@ pub(crate) struct Claimant {
 impl Claimant {
     pub(crate) fn new(owner: &Owner, created: i64) -> Self {
         Self {
+            rank: 0,
             is_pod: owner.is_pod(),
             created,
             owner: owner.clone(),
+        }
+    }
+
+    /// The same for a frontend that is wanted so.
+    pub(crate) fn wanting(&self, kind: Kind) -> Self {
+        Self {
+            rank: kind.rank(),
+            ..self.clone()
         }
     }
 

@@ -44,6 +44,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Who has a frontend that several want, before their age counts: what the API server gives out comes before what anybody may write
+    /// into a Service.
+    pub(crate) const fn rank(self) -> u8 {
+        match self {
+            Self::ClusterIp => 0,
+            Self::NodePort => 1,
+            Self::LoadBalancer => 2,
+            Self::ExternalIp => 3,
+            Self::HostPort => 4,
+        }
+    }
+
     /// As Kubernetes calls it.
     #[must_use]
     pub const fn name(self) -> &'static str {

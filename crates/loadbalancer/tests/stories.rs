@@ -186,6 +186,49 @@ fn story_of_two_that_want_a_frontend_the_older_has_it_and_the_other_gets_it_afte
 }
 
 #[test]
+fn story_of_an_address_that_is_a_services_own_and_that_an_older_one_wants_from_outside() {
+    let (mut balancer, mut maps) = fresh();
+    let own = Service {
+        created: 9,
+        ..service("own", "10.96.0.1", "TCP 80")
+    };
+    let wants = Service {
+        created: 1,
+        ..exposed(
+            service("wants", "10.96.0.2", "TCP 80"),
+            Exposure {
+                external_ips: [ip("10.96.0.1")].into(),
+                ..Exposure::default()
+            },
+        )
+    };
+    for order in [[&wants, &own], [&own, &wants]] {
+        for service in order {
+            add(
+                &mut balancer,
+                service,
+                if service.name == own.name { &[2] } else { &[3] },
+                8080,
+            );
+            settle(&mut balancer, &mut maps);
+        }
+        let inside = &backends(&maps, "10.96.0.1:80/TCP")[0];
+        assert_eq!(
+            *inside,
+            ["10.244.0.2:8080"],
+            "what the API server gives out is nobody else's"
+        );
+        assert_eq!(
+            refused(&balancer, &wants),
+            ["ExternalIP 10.96.0.1:80/TCP is service default/own's already"]
+        );
+        balancer.remove_service(&own.name);
+        balancer.remove_service(&wants.name);
+        settle(&mut balancer, &mut maps);
+    }
+}
+
+#[test]
 fn story_sctp_is_served_where_the_port_stays_and_refused_where_it_changes() {
     let (mut balancer, mut maps) = fresh();
     let sctp = service("diameter", "10.96.0.1", "SCTP 3868:30868");

@@ -246,6 +246,7 @@ fn nodes() -> impl Strategy<Value = Vec<Node>> {
             name: name(i),
             addresses,
             pod_cidrs,
+            zone: None,
         };
         nodes.into_iter().enumerate().map(node).collect()
     })

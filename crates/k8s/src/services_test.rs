@@ -173,10 +173,18 @@ fn an_impossible_slice_says_which_field_and_value() {
     );
 }
 
+#[expect(
+    clippy::unwrap_in_result,
+    reason = "an object that is none is the test's mistake"
+)]
 fn service(object: Value) -> Result<Arc<Service>, ObjectError> {
     Parse::parse(serde_json::from_value(object).unwrap(), &mut Names::default())
 }
 
+#[expect(
+    clippy::unwrap_in_result,
+    reason = "an object that is none is the test's mistake"
+)]
 fn slice(object: Value, names: &mut Names) -> Result<Arc<EndpointSlice>, ObjectError> {
     Parse::parse(serde_json::from_value(object).unwrap(), names)
 }

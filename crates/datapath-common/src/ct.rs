@@ -150,7 +150,7 @@ row! {
         pub identity: u64,
         /// The policy rule that allowed it.
         pub rule: u32,
-        /// The service whose address is to be put back into replies.
+        /// Zero.
         pub service: u16,
         /// The node's port that a masqueraded connection has outside.
         pub nat_port: Be16,

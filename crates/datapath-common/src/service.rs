@@ -70,6 +70,25 @@ impl Service {
         ((number as u64 * count as u64) >> 32) as u32
     }
 
+    /// The key of a backend among the members of one of its sets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn member(&self, from: usize, addr: &Addr, port: Be16) -> MemberKey {
+        MemberKey {
+            addr: *addr,
+            set: self.sets[from & OUTSIDE],
+            port,
+            _pad: 0,
+        }
+    }
+
+    /// Whether a client may still have the backend that it had last.
+    #[inline(always)]
+    #[must_use]
+    pub const fn remembers(&self, last: &Affinity, now: u32) -> bool {
+        now.wrapping_sub(last.last_used) <= self.affinity
+    }
+
     /// Whether one of `flags` is set.
     #[inline(always)]
     #[must_use]
@@ -268,7 +287,8 @@ pub fn hash(tuple: &Tuple) -> u32 {
 
 /// The finaliser of MurmurHash3: each bit of the result depends on each of the word.
 #[inline(always)]
-const fn mix(mut word: u64) -> u64 {
+#[must_use]
+pub const fn mix(mut word: u64) -> u64 {
     word ^= word >> 33;
     word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
     word ^= word >> 33;

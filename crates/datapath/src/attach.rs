@@ -194,7 +194,7 @@ pub(crate) fn prune(pins: &Pins, live: &BTreeSet<String>) -> Result<usize, Attac
 }
 
 /// `false`: was absent.
-fn remove_pin(path: &Path) -> Result<bool, AttachError> {
+pub(crate) fn remove_pin(path: &Path) -> Result<bool, AttachError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -11,6 +11,7 @@ use aya::Ebpf;
 use aya::programs::Program;
 
 use crate::AttachError;
+use crate::attach::remove_pin;
 use crate::pins::Pins;
 use crate::sys::{self, CgroupLinkInfo, SocketHook};
 
@@ -58,7 +59,7 @@ pub(crate) fn attach(pins: &Pins, objects: &[Ebpf], cgroup: &Path) -> Result<(),
                 continue;
             }
         }
-        remove(&pin)?;
+        remove_pin(&pin)?;
         let link = sys::create_cgroup_link(program, file.as_fd(), hook).map_err(error("attach"))?;
         sys::pin(link.as_fd(), &pin).map_err(|source| AttachError::Pin {
             operation: "pin the link",
@@ -73,21 +74,9 @@ pub(crate) fn attach(pins: &Pins, objects: &[Ebpf], cgroup: &Path) -> Result<(),
 pub(crate) fn detach(pins: &Pins) -> Result<bool, AttachError> {
     let mut found = false;
     for (name, _) in HOOKS {
-        found |= remove(&pins.cgroup().join(name))?;
+        found |= remove_pin(&pins.cgroup().join(name))?;
     }
     Ok(found)
-}
-
-fn remove(path: &Path) -> Result<bool, AttachError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(AttachError::Pin {
-            operation: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-    }
 }
 
 /// A loaded program's descriptor.

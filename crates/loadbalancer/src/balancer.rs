@@ -19,7 +19,7 @@ use crate::{Batch, Former, Frontend, emit};
 pub struct Settings {
     /// How backends are chosen where the service does not say.
     pub algorithm: Algorithm,
-    /// Slots of a lookup table: one of [`crate::MAGLEV_SIZES`].
+    /// Slots of a lookup table: one of [`model::MAGLEV_SIZES`].
     pub maglev_size: u32,
     /// Whether packets vanish where there is no backend.
     pub silent: bool,
@@ -35,7 +35,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             algorithm: Algorithm::Random,
-            maglev_size: crate::MAGLEV_SIZES[0],
+            maglev_size: model::MAGLEV_SIZES[0].1,
             silent: false,
             node_ports: (30_000, 32_767),
             node_port_networks: Vec::new(),

@@ -25,6 +25,6 @@ pub use balancer::{Balancer, Local, Networks, Owner, PodPorts, Settings, Totals}
 pub use batch::Batch;
 pub use former::Former;
 pub use frontend::{Frontend, Kind, Target};
-pub use maglev::{SIZES as MAGLEV_SIZES, table as maglev_table};
+pub use maglev::table as maglev_table;
 pub use resolve::{Remark, Weight};
 pub use view::{BackendView, FrontendView, ServiceView};

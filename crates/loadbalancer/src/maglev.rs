@@ -6,9 +6,6 @@
 
 use crate::Target;
 
-/// Sizes that a table may have: primes, modulo which every number can be divided by.
-pub const SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
-
 const FREE: u32 = u32::MAX;
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -95,10 +92,7 @@ fn hash(target: &Target, seed: u64) -> u64 {
     let folded = bytes.fold(FNV_OFFSET ^ seed, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
     });
-    // The finish of MurmurHash3.
-    let mixed = (folded ^ folded >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    mixed ^ mixed >> 33
+    datapath_common::service::mix(folded)
 }
 
 #[cfg(test)]

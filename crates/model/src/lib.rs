@@ -23,8 +23,8 @@ pub use ippool::{
 pub use mac::{Mac, ParseMacError};
 pub use node::{Machine, Node};
 pub use service::{
-    Algorithm, Distribution, EndpointSlice, EndpointState, Exposure, Hints, HostPort, ObjectName, Service,
-    ServicePort, SliceEndpoint, SlicePort, Transport,
+    Algorithm, Distribution, EndpointSlice, EndpointState, Exposure, Hints, HostPort, MAGLEV_SIZES,
+    ObjectName, Service, ServicePort, SliceEndpoint, SlicePort, Transport,
 };
 
 /// An address of either family.

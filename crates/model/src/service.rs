@@ -111,6 +111,20 @@ pub enum Algorithm {
     Maglev,
 }
 
+/// Sizes that a lookup table of Maglev may have, as people write them and as numbers: primes, modulo which every number can be divided by.
+pub const MAGLEV_SIZES: [(&str, u32); 10] = [
+    ("251", 251),
+    ("509", 509),
+    ("1021", 1021),
+    ("2039", 2039),
+    ("4093", 4093),
+    ("8191", 8191),
+    ("16381", 16_381),
+    ("32749", 32_749),
+    ("65521", 65_521),
+    ("131071", 131_071),
+];
+
 /// Which backends a service prefers (`trafficDistribution`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {

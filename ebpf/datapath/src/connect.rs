@@ -6,7 +6,7 @@
 
 use datapath_common::packet::proto;
 use datapath_common::service::{
-    Affinity, AffinityKey, Backend, BackendKey, INSIDE, MemberKey, Service, ServiceKey, SocketKey, SocketPeer,
+    Affinity, AffinityKey, Backend, BackendKey, INSIDE, Service, ServiceKey, SocketKey, SocketPeer,
 };
 use datapath_common::{Addr, Be16, NodeConfig};
 
@@ -94,13 +94,7 @@ fn key(socket: &Socket, addr: Addr, port: Be16, kind: u8) -> SocketKey {
 /// Whether a backend is one of the service's. Where nobody keeps one, nobody has written that down.
 #[inline(never)]
 fn serves(service: &Service, addr: &Addr, port: Be16) -> bool {
-    let key = MemberKey {
-        addr: *addr,
-        set: service.sets[INSIDE],
-        port,
-        _pad: 0,
-    };
-    !service.has(Service::MEMBERS) || maps::is_member(&key)
+    !service.has(Service::MEMBERS) || maps::is_member(&service.member(INSIDE, addr, port))
 }
 
 /// Chooses a backend; `false`: there is none.
@@ -115,7 +109,7 @@ fn choose(socket: &Socket, service: &Service, backend: &mut Backend) -> bool {
     let now = socket.jiffies();
     if service.affinity != 0
         && let Some(last) = maps::affinity(&client)
-        && now.wrapping_sub(last.last_used) <= service.affinity
+        && service.remembers(last, now)
         && serves(service, &last.addr, last.port)
     {
         last.last_used = now;

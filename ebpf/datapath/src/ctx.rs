@@ -3,7 +3,7 @@
 //!
 //! No pointer into the packet outlives a method here, so none is used after a helper that moves the bytes.
 
-use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tuple};
+use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh, bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_jiffies64,
     bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
@@ -375,6 +375,40 @@ impl Ctx {
     #[inline(never)]
     #[must_use]
     pub fn has_socket(&self, protocol: u8, v4: bool, packet: &Answer<'_>) -> bool {
+        self.look_at_socket(protocol, v4, packet, |_| true)
+    }
+
+    /// Whether the node itself has a connection of TCP that such a packet belongs to, and not only somebody who listens.
+    #[inline(never)]
+    #[must_use]
+    pub fn has_connection(&self, v4: bool, packet: &Answer<'_>) -> bool {
+        self.look_at_socket(proto::TCP, v4, packet, |socket| {
+            // SAFETY: `socket` is one that the kernel has found.
+            let state = unsafe { (*socket).state };
+            state != LISTEN && state != TIME_WAIT
+        })
+    }
+
+    /// Gives the packet, which opens a connection, to the TCP socket of this node that listens where `packet` says; `false`: there is none, or
+    /// the kernel refuses (before 6.6, one that shares its port by `SO_REUSEPORT`).
+    #[inline(never)]
+    #[must_use]
+    pub fn assign_listener(&self, v4: bool, packet: &Answer<'_>) -> bool {
+        self.look_at_socket(proto::TCP, v4, packet, |socket| {
+            // SAFETY: the context is valid, and `socket` is one that the kernel has found.
+            unsafe { (*socket).state == LISTEN && bpf_sk_assign(self.skb.cast(), socket.cast(), 0) == 0 }
+        })
+    }
+
+    /// What `look` says of the socket of the node that such a packet would find; `false`: there is none.
+    #[inline(always)]
+    fn look_at_socket(
+        &self,
+        protocol: u8,
+        v4: bool,
+        packet: &Answer<'_>,
+        look: impl FnOnce(*mut bpf_sock) -> bool,
+    ) -> bool {
         let Answer {
             from: (source, source_port),
             to: (destination, destination_port),
@@ -382,15 +416,20 @@ impl Ctx {
         let ports = [*source_port, *destination_port];
         if v4 {
             let [source, destination] = [source, destination].map(|addr| addr.v4_octets());
-            self.finds_socket(protocol, &SocketTuple(source, destination, ports))
+            self.find_socket(protocol, &SocketTuple(source, destination, ports), look)
         } else {
             let [source, destination] = [source, destination].map(|addr| addr.quarters());
-            self.finds_socket(protocol, &SocketTuple(source, destination, ports))
+            self.find_socket(protocol, &SocketTuple(source, destination, ports), look)
         }
     }
 
     #[inline(always)]
-    fn finds_socket<A>(&self, protocol: u8, tuple: &SocketTuple<A>) -> bool {
+    fn find_socket<A>(
+        &self,
+        protocol: u8,
+        tuple: &SocketTuple<A>,
+        look: impl FnOnce(*mut bpf_sock) -> bool,
+    ) -> bool {
         let (pointer, size) = (
             core::ptr::from_ref(tuple).cast_mut().cast::<bpf_sock_tuple>(),
             size_of::<SocketTuple<A>>() as u32,
@@ -405,82 +444,9 @@ impl Ctx {
             if socket.is_null() {
                 return false;
             }
+            let seen = look(socket);
             bpf_sk_release(socket.cast());
-        }
-        true
-    }
-
-    /// Whether the node itself has a connection of TCP that such a packet belongs to, and not only somebody who listens.
-    #[inline(never)]
-    #[must_use]
-    pub fn has_connection(&self, v4: bool, packet: &Answer<'_>) -> bool {
-        let Answer {
-            from: (source, source_port),
-            to: (destination, destination_port),
-        } = packet;
-        let ports = [*source_port, *destination_port];
-        if v4 {
-            let [source, destination] = [source, destination].map(|addr| addr.v4_octets());
-            self.finds_connection(&SocketTuple(source, destination, ports))
-        } else {
-            let [source, destination] = [source, destination].map(|addr| addr.quarters());
-            self.finds_connection(&SocketTuple(source, destination, ports))
-        }
-    }
-
-    #[inline(always)]
-    fn finds_connection<A>(&self, tuple: &SocketTuple<A>) -> bool {
-        let (pointer, size) = (
-            core::ptr::from_ref(tuple).cast_mut().cast::<bpf_sock_tuple>(),
-            size_of::<SocketTuple<A>>() as u32,
-        );
-        // SAFETY: as for `assign`.
-        unsafe {
-            let socket = bpf_skc_lookup_tcp(self.skb.cast(), pointer, size, CURRENT_NETNS, 0);
-            if socket.is_null() {
-                return false;
-            }
-            let state = (*socket).state;
-            bpf_sk_release(socket.cast());
-            state != LISTEN && state != TIME_WAIT
-        }
-    }
-
-    /// Gives the packet, which opens a connection, to the TCP socket of this node that listens where `packet` says; `false`: there is none, or
-    /// the kernel refuses (before 6.6, one that shares its port by `SO_REUSEPORT`).
-    #[inline(never)]
-    #[must_use]
-    pub fn assign_listener(&self, v4: bool, packet: &Answer<'_>) -> bool {
-        let Answer {
-            from: (source, source_port),
-            to: (destination, destination_port),
-        } = packet;
-        let ports = [*source_port, *destination_port];
-        if v4 {
-            let [source, destination] = [source, destination].map(|addr| addr.v4_octets());
-            self.assign(&SocketTuple(source, destination, ports))
-        } else {
-            let [source, destination] = [source, destination].map(|addr| addr.quarters());
-            self.assign(&SocketTuple(source, destination, ports))
-        }
-    }
-
-    #[inline(always)]
-    fn assign<A>(&self, tuple: &SocketTuple<A>) -> bool {
-        let (pointer, size) = (
-            core::ptr::from_ref(tuple).cast_mut().cast::<bpf_sock_tuple>(),
-            size_of::<SocketTuple<A>>() as u32,
-        );
-        // SAFETY: the context is valid, the helpers read just the tuple, and the reference that they give is given back.
-        unsafe {
-            let socket = bpf_skc_lookup_tcp(self.skb.cast(), pointer, size, CURRENT_NETNS, 0);
-            if socket.is_null() {
-                return false;
-            }
-            let listens = (*socket).state == LISTEN;
-            let assigned = listens && bpf_sk_assign(self.skb.cast(), socket.cast(), 0) == 0;
-            bpf_sk_release(socket.cast());
-            assigned
+            seen
         }
     }
 

@@ -73,15 +73,22 @@ pub struct Icmp {
 const _: () = assert!(size_of::<Ipv4>() == IPV4_LEN && size_of::<Ipv6>() == IPV6_LEN);
 const _: () = assert!(size_of::<Tcp>() == TCP_LEN && size_of::<Icmp>() == ICMP_LEN);
 
+/// A length of 16 bits; that of a packet that is cut later may not fit, and whoever cuts it writes another.
+#[inline(always)]
+#[must_use]
+pub const fn length(bytes: u32) -> Be16 {
+    Be16::new(if bytes > u16::MAX as u32 { 0 } else { bytes as u16 })
+}
+
 impl Ipv4 {
-    /// With its checksum. `length` is that of the payload.
+    /// With its checksum, for so many bytes of payload.
     #[inline(always)]
     #[must_use]
-    pub fn new(proto: u8, source: &Addr, destination: &Addr, length: u16) -> Self {
+    pub fn new(proto: u8, source: &Addr, destination: &Addr, payload: u32) -> Self {
         let mut header = Self {
             version_ihl: VERSION_IHL,
             tos: 0,
-            total_length: Be16::new(IPV4_LEN as u16 + length),
+            total_length: length(IPV4_LEN as u32 + payload),
             id: Be16::new(0),
             fragment: DONT_FRAGMENT,
             ttl: TTL,
@@ -96,13 +103,13 @@ impl Ipv4 {
 }
 
 impl Ipv6 {
-    /// `length` is that of the payload.
+    /// For so many bytes of payload.
     #[inline(always)]
     #[must_use]
-    pub const fn new(next: u8, source: &Addr, destination: &Addr, length: u16) -> Self {
+    pub const fn new(next: u8, source: &Addr, destination: &Addr, payload: u32) -> Self {
         Self {
             version: VERSION_6,
-            payload_length: Be16::new(length),
+            payload_length: length(payload),
             next,
             hop_limit: TTL,
             source: source.quarters(),

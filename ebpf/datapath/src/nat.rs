@@ -428,7 +428,8 @@ fn arrive(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
                 Ok(())
             }
         }
-        Kind::Flow if opens(packet) => Ok(()),
+        // A connection that the other end opens is no answer, whatever was on these ports before.
+        Kind::Flow if packet.opens() => Ok(()),
         Kind::Flow => {
             if packet.fragment != 0 {
                 fragment::remember(ctx, packet);
@@ -461,12 +462,6 @@ fn answer_arrives(ctx: &Ctx, packet: &mut Packet) -> Result<(), Drop> {
     };
     packet.from_service = known.from_service;
     deliver(ctx, packet, &entry, rewrite::flow)
-}
-
-/// A connection that the other end opens is no answer, whatever was on these ports before.
-#[inline(always)]
-const fn opens(packet: &Packet) -> bool {
-    packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
 /// The tuple of a packet for the node as its pod is to see it.

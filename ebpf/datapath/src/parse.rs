@@ -4,7 +4,7 @@
 
 use datapath_common::packet::{
     ETH_LEN, ICMP_LEN, IPV4_LEN, IPV6_EXTENSIONS_MAX, IPV6_HEADERS_END_MAX, IPV6_LEN, SCTP_LEN, TCP_LEN,
-    UDP_LEN, ethertype, icmp, icmpv6, proto,
+    UDP_LEN, ethertype, icmp, icmpv6, proto, tcp,
 };
 use datapath_common::{Addr, Be16, DropEvent, Mac, Mapping, Reason, Tuple};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -192,6 +192,13 @@ impl Packet {
     pub const fn forget(&mut self) {
         (self.quoted, self.quoted_proto, self.nat) = (0, 0, Mapping::NONE);
         (self.through_host, self.to_service, self.from_service) = (false, false, false);
+    }
+
+    /// Whether it opens a connection of TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opens(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
     }
 
     /// Where the payload of the IP headers begins.

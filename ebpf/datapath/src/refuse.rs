@@ -91,9 +91,15 @@ fn ip(ctx: &Ctx, packet: &Packet, protocol: u8, length: u16) -> Result<u32, Drop
     ctx.resize(end + u32::from(length))?;
     let (source, destination) = (&packet.tuple.destination, &packet.tuple.source);
     if packet.v4 {
-        ctx.store(ETH_LEN as u32, &Ipv4::new(protocol, source, destination, length))?;
+        ctx.store(
+            ETH_LEN as u32,
+            &Ipv4::new(protocol, source, destination, length.into()),
+        )?;
     } else {
-        ctx.store(ETH_LEN as u32, &Ipv6::new(protocol, source, destination, length))?;
+        ctx.store(
+            ETH_LEN as u32,
+            &Ipv6::new(protocol, source, destination, length.into()),
+        )?;
     }
     Ok(end)
 }

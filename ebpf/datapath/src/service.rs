@@ -7,7 +7,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use datapath_common::ct::Tuple;
-use datapath_common::packet::{proto, tcp};
+use datapath_common::packet::proto;
 use datapath_common::service::{
     Affinity, AffinityKey, BackendKey, MemberKey, OUTSIDE, Service, ServiceKey, Sight, behind, hash, mirror,
 };
@@ -111,6 +111,18 @@ pub struct Translation {
     member: MemberKey,
     client: AffinityKey,
     last: Affinity,
+}
+
+impl Translation {
+    /// Fills in who the client is to the service.
+    #[inline(always)]
+    fn ask_as(&mut self, service: &Service) {
+        self.client = AffinityKey {
+            client: self.packet.tuple.source,
+            service: service.id,
+            _pad: 0,
+        };
+    }
 }
 
 #[inline(always)]
@@ -217,10 +229,10 @@ fn is_known(service: &Service, from: usize) -> bool {
     if !recalled(found) {
         return false;
     }
-    let (tuple, flags) = (&found.packet.tuple, found.packet.tcp_flags);
+    let tuple = &found.packet.tuple;
     match tuple.proto {
         // A client that uses its port again is as good as a new one.
-        proto::TCP if flags & (tcp::SYN | tcp::ACK) == tcp::SYN => {
+        proto::TCP if found.packet.opens() => {
             found.backend_sees = behind(tuple, &found.row.pod, found.row.port).key().0;
             maps::is_open(&found.backend_sees)
         }
@@ -232,12 +244,7 @@ fn is_known(service: &Service, from: usize) -> bool {
 /// Whether the backend that was found still serves.
 #[inline(always)]
 fn is_member(found: &mut Translation, service: &Service, from: usize) -> bool {
-    found.member = MemberKey {
-        addr: found.row.pod,
-        set: service.sets[from & OUTSIDE],
-        port: found.row.port,
-        _pad: 0,
-    };
+    found.member = service.member(from, &found.row.pod, found.row.port);
     maps::is_member(&found.member)
 }
 
@@ -366,16 +373,12 @@ fn is_kept(ctx: &Ctx, service: &Service, from: usize) -> bool {
     let Some(found) = maps::translation() else {
         return false;
     };
-    found.client = AffinityKey {
-        client: found.packet.tuple.source,
-        service: service.id,
-        _pad: 0,
-    };
+    found.ask_as(service);
     let Some(last) = maps::affinity(&found.client) else {
         return false;
     };
     let now = ctx.jiffies();
-    if now.wrapping_sub(last.last_used) > service.affinity {
+    if !service.remembers(last, now) {
         return false;
     }
     (found.row.pod, found.row.port, found.row.sequence) = (last.addr, last.port, 0);
@@ -388,11 +391,7 @@ fn remember(ctx: &Ctx, service: &Service) {
     let Some(found) = maps::translation() else {
         return;
     };
-    found.client = AffinityKey {
-        client: found.packet.tuple.source,
-        service: service.id,
-        _pad: 0,
-    };
+    found.ask_as(service);
     found.last = Affinity {
         addr: found.row.pod,
         port: found.row.port,

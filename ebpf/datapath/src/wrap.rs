@@ -10,11 +10,11 @@
 use datapath_common::packet::{
     ETH_LEN, GATEWAY_MAC, IPV4_LEN, IPV6_LEN, TUNNEL_MAC, UDP_LEN, ethertype, proto,
 };
-use datapath_common::{Addr, Be16, LocalNode, NodeConfig, Prefix, Reason, Tuple, checksum};
+use datapath_common::{Addr, Be16, LocalNode, NodeConfig, Prefix, Reason, Tuple};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::ctx::Room;
-use crate::header::{DONT_FRAGMENT, Ipv4, Ipv6, TTL, VERSION_6, VERSION_IHL};
+use crate::header::{Ipv4, Ipv6, VERSION_IHL, length};
 use crate::parse::{Bytes, Ethernet};
 use crate::{Ctx, Drop, Verdict, fib, maps};
 
@@ -94,50 +94,16 @@ pub fn send(ctx: &Ctx, prefix: &Prefix, node: &LocalNode) -> Result<Verdict, Dro
     ctx.make_room((ip_length + INSIDE_LEN) as i32, room)?;
     let payload = inner_length + INSIDE_LEN as u32;
     let outer_type = if v4 {
-        ctx.write(ETH_LEN, ipv4(&outer, payload + IPV4_LEN as u32))?;
+        let header = Ipv4::new(proto::UDP, &outer.source, &outer.destination, payload);
+        ctx.write(ETH_LEN, header)?;
         ethertype::IPV4
     } else {
-        ctx.write(ETH_LEN, ipv6(&outer, payload))?;
+        let header = Ipv6::new(proto::UDP, &outer.source, &outer.destination, payload);
+        ctx.write(ETH_LEN, header)?;
         ethertype::IPV6
     };
     ctx.write(ETH_LEN + ip_length, inside(&outer, payload, inner))?;
     way.send(ctx, Be16::new(outer_type))
-}
-
-/// A length of 16 bits; that of a packet that is cut later may not fit, and whoever cuts it writes another.
-#[inline(always)]
-const fn length(bytes: u32) -> Be16 {
-    Be16::new(if bytes > u16::MAX as u32 { 0 } else { bytes as u16 })
-}
-
-#[inline(always)]
-fn ipv4(outer: &Tuple, total: u32) -> Ipv4 {
-    let mut header = Ipv4 {
-        version_ihl: VERSION_IHL,
-        tos: 0,
-        total_length: length(total),
-        id: Be16::new(0),
-        fragment: DONT_FRAGMENT,
-        ttl: TTL,
-        proto: proto::UDP,
-        check: Be16::new(0),
-        source: outer.source.v4_octets(),
-        destination: outer.destination.v4_octets(),
-    };
-    header.check = checksum::finish(checksum::sum(header.as_bytes()));
-    header
-}
-
-#[inline(always)]
-const fn ipv6(outer: &Tuple, payload: u32) -> Ipv6 {
-    Ipv6 {
-        version: VERSION_6,
-        payload_length: length(payload),
-        next: proto::UDP,
-        hop_limit: TTL,
-        source: outer.source.quarters(),
-        destination: outer.destination.quarters(),
-    }
 }
 
 #[inline(always)]

@@ -4,23 +4,9 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use model::Algorithm;
+use model::{Algorithm, MAGLEV_SIZES};
 
 use super::{Config, Take, parse};
-
-/// Sizes that tables of Maglev may have: primes.
-const MAGLEV_SIZES: &[(&str, u32)] = &[
-    ("251", 251),
-    ("509", 509),
-    ("1021", 1021),
-    ("2039", 2039),
-    ("4093", 4093),
-    ("8191", 8191),
-    ("16381", 16_381),
-    ("32749", 32_749),
-    ("65521", 65_521),
-    ("131071", 131_071),
-];
 
 const ALGORITHMS: &[(&str, Algorithm)] = &[("random", Algorithm::Random), ("maglev", Algorithm::Maglev)];
 
@@ -49,7 +35,7 @@ pub(super) fn take(take: &mut Take) -> Option<Services> {
     let services = Services {
         algorithm: take.value("loadBalancer.algorithm", |raw| parse::one_of(raw, ALGORITHMS)),
         maglev_table_size: take.value("loadBalancer.maglevTableSize", |raw| {
-            parse::one_of(raw, MAGLEV_SIZES)
+            parse::one_of(raw, &MAGLEV_SIZES)
         }),
         silent: take.value("loadBalancer.noBackend", |raw| {
             parse::one_of(raw, &[("reject", false), ("drop", true)])

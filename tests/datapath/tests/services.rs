@@ -126,12 +126,20 @@ fn wire_mac(node: &mut Node) -> Mac {
     Mac(node.netlink.link("wire").unwrap().unwrap().mac.unwrap().0)
 }
 
-/// The way from a backend of another node to a pod of this one.
-fn from_remote(node: &mut Node, path: &Path, backend: SocketAddr) -> Path {
+/// Who sends what comes over the wire.
+const SENDER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+/// The way of what comes over the wire.
+fn over_the_wire(node: &mut Node, source: impl Into<IpAddr>, destination: impl Into<IpAddr>) -> Path {
     Path {
         to: wire_mac(node),
-        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), backend.ip(), path.source)
+        ..Path::new(SENDER, source, destination)
     }
+}
+
+/// The way from a backend of another node to a pod of this one.
+fn from_remote(node: &mut Node, path: &Path, backend: SocketAddr) -> Path {
+    over_the_wire(node, backend.ip(), path.source)
 }
 
 fn from_wire(node: &mut Node, frame: &[u8]) -> TestRunOutput {
@@ -201,13 +209,10 @@ fn a_client_from_outside_is_refused_too() {
     }
     let mut node = Node::with_services(0);
     node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &[]));
-    let path = Path {
-        to: wire_mac(&mut node),
-        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, Node::V4)
-    };
+    let path = over_the_wire(&mut node, Node::NEIGHBOUR_V4, Node::V4);
     let out = from_wire(&mut node, &path.tcp(40_000, 30_080, "S"));
     went(&out, at(path.destination, 30_080), at(path.source, 40_000));
-    assert_eq!(out.packet[..6], [2, 0, 0, 0, 0, 9], "to whom it came from");
+    assert_eq!(out.packet[..6], SENDER.0, "to whom it came from");
 }
 
 #[test]
@@ -356,10 +361,7 @@ fn outside_to_local(node: &mut Node, frontend: IpAddr, port: u16, backend: Socke
     } else {
         Node::NEIGHBOUR_V6.into()
     };
-    let path = Path {
-        to: wire_mac(node),
-        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), neighbour, frontend)
-    };
+    let path = over_the_wire(node, neighbour, frontend);
     let client = at(neighbour, 40_000);
     let answers = Path::new(node.pods[1].mac, backend.ip(), neighbour);
     for (flags, answer) in [("S", "SA"), ("A", "A"), ("PA", "PA")] {
@@ -390,10 +392,7 @@ fn a_client_from_outside_reaches_another_nodes_backend_by_way_of_this_node() {
             &at(own, 30_080).to_string(),
             &[backend],
         ));
-        let path = Path {
-            to: wire_mac(&mut node),
-            ..Path::new(Mac([2, 0, 0, 0, 0, 9]), world, own)
-        };
+        let path = over_the_wire(&mut node, world, own);
         let mut port = 0;
         for (flags, answer) in [("S", "SA"), ("A", "A"), ("PA", "PA")] {
             let out = from_wire(&mut node, &path.tcp(40_000, 30_080, flags));
@@ -404,10 +403,7 @@ fn a_client_from_outside_reaches_another_nodes_backend_by_way_of_this_node() {
             );
             port = source.port();
             went(&out, at(own, port), backend);
-            let answers = Path {
-                to: path.to,
-                ..Path::new(Mac([2, 0, 0, 0, 0, 9]), backend.ip(), own)
-            };
+            let answers = over_the_wire(&mut node, backend.ip(), own);
             let out = from_wire(&mut node, &answers.tcp(8080, port, answer));
             went(&out, at(own, 30_080), at(world, 40_000));
         }
@@ -437,10 +433,7 @@ fn a_cluster_ip_is_not_for_clients_from_outside_and_ranges_are_kept() {
     let mut service = Wanted::tcp(1, "10.96.0.10:80", &[backend]);
     service.flags = 0;
     node.serve(&service);
-    let path = Path {
-        to: wire_mac(&mut node),
-        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, service.frontend.ip())
-    };
+    let path = over_the_wire(&mut node, Node::NEIGHBOUR_V4, service.frontend.ip());
     let sent = path.tcp(40_000, 80, "S");
     assert_eq!(from_wire(&mut node, &sent).retval, SHOT);
     service.flags = Service::EXTERNAL | Service::RANGES;
@@ -460,10 +453,7 @@ fn what_is_for_the_node_itself_is_left_alone() {
     }
     let mut node = Node::with_services(0);
     node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &local(Family::V4)));
-    let path = Path {
-        to: wire_mac(&mut node),
-        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, Node::V4)
-    };
+    let path = over_the_wire(&mut node, Node::NEIGHBOUR_V4, Node::V4);
     for frame in [
         path.tcp(40_000, 22, "S"),
         path.echo(7, false),
@@ -535,10 +525,7 @@ fn errors_about_a_connection_reach_the_end_that_they_are_about() {
         } else {
             Node::NEIGHBOUR_V6.into()
         };
-        let way = Path {
-            to: wire_mac(&mut node),
-            ..Path::new(Mac([2, 0, 0, 0, 0, 9]), router, path.source)
-        };
+        let way = over_the_wire(&mut node, router, path.source);
         let out = from_wire(&mut node, &way.icmp_error(unreachable, code, &got));
         complains(&out, (router, client.ip()), (client, service));
     }
@@ -695,10 +682,7 @@ fn errors_about_what_is_no_service_reach_whom_they_are_about() {
     node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &local(Family::V4)));
     let path = Path::new(node.pods[0].mac, node.pods[0].v4, Node::NEIGHBOUR_V4);
     let sent = node.from_pod(0, &path.udp(40_000, 53)).packet;
-    let back = Path {
-        to: wire_mac(&mut node),
-        ..Path::new(Mac([2, 0, 0, 0, 0, 9]), Node::NEIGHBOUR_V4, Node::V4)
-    };
+    let back = over_the_wire(&mut node, Node::NEIGHBOUR_V4, Node::V4);
     let out = from_wire(&mut node, &back.icmp_error(3, 3, &sent));
     let (pod, world) = (at(path.source, 40_000), at(path.destination, 53));
     complains(&out, (world.ip(), pod.ip()), (pod, world));
@@ -715,12 +699,8 @@ fn who_sends_from_an_address_of_this_node_over_the_wire_is_refused() {
     }
     let mut node = Node::with_services(0);
     node.serve(&Wanted::tcp(1, "172.30.0.1:30080", &local(Family::V4)));
-    let to = wire_mac(&mut node);
     for source in [node.pods[0].v4, Node::V4, Ipv4Addr::from(GATEWAY_V4)] {
-        let path = Path {
-            to,
-            ..Path::new(Mac([2, 0, 0, 0, 0, 9]), source, Node::V4)
-        };
+        let path = over_the_wire(&mut node, source, Node::V4);
         assert_eq!(from_wire(&mut node, &path.tcp(40_000, 30_080, "S")).retval, SHOT);
     }
     assert_eq!(node.count(Reason::INVALID_SOURCE_IP), 3);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use model::{EndpointState, Family, ObjectName, Service};
 
-use crate::balancer::Entry;
+use crate::entry::Entry;
 use crate::resolve::{CLUSTER, LOCAL};
 use crate::sets::Group;
 use crate::{Balancer, Frontend, Kind, Owner, Remark, Target, choose};
